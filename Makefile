@@ -1,0 +1,41 @@
+# Each target makes its own environment where there is none; nothing but Python (3.11 or newer) and make has to be there.
+#   make demo    send mail through Django and Flask to a server on loopback
+#   make test    lint, then the whole suite on every Python and Django that can be found here
+#   make lint    ruff and mypy
+#   make bench   round trips and throughput beside other clients
+#   make clean   remove what the above have made
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint bench clean
+
+demo: $(READY)
+	$(RUN) testproject/demo.py
+
+# nox goes on after a failed session; the summary, which ends with the totals, has the last word either way.
+test: $(READY)
+	rm -rf .nox/reports && mkdir -p .nox/reports
+	$(RUN) -m nox --report .nox/reports/sessions.json || true
+	@$(RUN) tests/summary.py .nox/reports
+
+lint: $(READY)
+	$(RUN) -m nox -s lint
+
+bench: $(READY)
+	$(RUN) -m benchmarks
+
+clean:
+	rm -rf .venv .nox dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# Django 5.2 is the oldest that is supported; the newer ones get environments of their own (noxfile.py).
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "mailbridge needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' \
+		|| { echo "This Python cannot make environments; on Debian: apt-get install python3-venv"; exit 1; }
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[dev,all]" "Django>=5.2,<5.3"
+	touch $@

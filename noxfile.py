@@ -1,0 +1,105 @@
+"""The environments of the test suite: which Python and framework versions run what.
+
+`make test` runs all of them and ends with tests/summary.py. It installs no Python: a version that cannot be found
+here is left out, and the summary says so.
+
+    .venv/bin/python -m nox -l                       which sessions there are
+    .venv/bin/python -m nox -s full -- -k pool       hand arguments to pytest
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_venv = "yes"
+
+HERE = Path(__file__).parent
+REPORTS = HERE / ".nox" / "reports"
+BASE_PYTHON = "{}.{}".format(*sys.version_info)
+# Each supported Django release series, with the Python that its environment takes.
+SUPPORTED = (("3.11", "5.2"), ("3.12", "6.0"), ("3.13", "6.1"))
+
+
+def interpreter(version: str) -> str | None:
+    """The path of a Python of this version that really starts: a pyenv shim may stand on PATH and refuse to."""
+    pyenv = shutil.which("pyenv")
+    root = Path(output_of(pyenv, "root") if pyenv else Path.home() / ".pyenv")
+    candidates = [shutil.which(f"python{version}"), *root.glob(f"versions/{version}.*/bin/python")]
+    # ensurepip is a package of its own on Debian; without it no environment can be made.
+    question = "import ensurepip, sys; print('{}.{}'.format(*sys.version_info))"
+    found = (str(path) for path in candidates if path and output_of(path, "-c", question) == version)
+    return next(found, None)
+
+
+def output_of(*command: str | Path) -> str:
+    return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.strip()
+
+
+def install_once(session: nox.Session, *arguments: str) -> None:
+    """Install, unless this environment was filled from the same pyproject.toml and arguments before."""
+    wanted = hashlib.sha256((HERE / "pyproject.toml").read_bytes() + repr(arguments).encode()).hexdigest()
+    stamp = Path(session.virtualenv.location) / ".installed"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        session.install("--quiet", "--disable-pip-version-check", *arguments)
+        stamp.write_text(wanted)
+
+
+def run_pytest(session: nox.Session, *arguments: str, python: str = "python", report: str = "") -> None:
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    xml = REPORTS / f"{report or session.name}.xml"
+    session.run(python, "-m", "pytest", "-q", f"--junit-xml={xml}", *arguments, *session.posargs)
+
+
+@nox.session(python=False)
+def lint(session: nox.Session) -> None:
+    """Style, format and types."""
+    for command in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]):
+        session.run(sys.executable, "-m", *command)
+
+
+@nox.session(python=False)
+def full(session: nox.Session) -> None:
+    """Everything, real servers included, in the environment that make has built (Django 5.2)."""
+    run_pytest(session, "tests", python=sys.executable)
+
+
+@nox.session
+def core(session: nox.Session) -> None:
+    """No extra at all: the built wheel imports outside the project, and the unit tests pass as far as they need none."""
+    install_once(session, "h11>=0.14", "pytest", "pytest-timeout", "hypothesis", "cryptography")
+    wheels = Path(session.create_tmp())
+    session.run(sys.executable, "-m", "hatchling", "build", "--clean", "-t", "wheel", "-d", str(wheels), silent=True)
+    wheel = str(next(wheels.glob("*.whl")))
+    session.install("--quiet", "--disable-pip-version-check", "--no-deps", "--force-reinstall", wheel)
+    with session.chdir(wheels):
+        session.run("python", "-I", "-W", "error", "-c", "import mailbridge; print(mailbridge.__file__)")
+        session.run("mailbridge", "--help", silent=True)
+    run_pytest(session, "tests/unit")
+
+
+def newer_versions(python: str, django: str) -> None:
+    """Add the session that runs all but the real-server matrix on this Python with this Django."""
+    path = interpreter(python)
+
+    def run(session: nox.Session) -> None:
+        if path is None:
+            session.skip(f"no Python {python} that can make environments")
+        install_once(session, "-e", ".[test,django,flask,idna,server]", f"Django~={django}.0")
+        run_pytest(session, "tests/unit", "tests/django", "tests/flask")
+        run_pytest(session, "tests/acceptance", "-m", "matrix", report=f"{session.name}-acceptance")
+
+    run.__doc__ = f"Python {python} with Django {django}: all but the real-server matrix."
+    nox.session(run, name=f"py{python}-django{django}", python=path or False)
+
+
+for row in SUPPORTED:
+    if row != (BASE_PYTHON, "5.2"):
+        newer_versions(*row)
