@@ -1,0 +1,1 @@
+"""Sockets, TLS, DNS and real clocks: the only room that has them."""

@@ -1,0 +1,160 @@
+"""What came of a send or a check: plain frozen values, picklable and deep-copyable.
+
+Nothing here parses or decides; `protocol.replies` makes replies from bytes, `connection` and
+`mailer` make results.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from mailbridge.envelope import Envelope
+
+# Reply text comes from the other side: it is capped where it enters messages and logs.
+MAX_SHOWN_CHARACTERS = 1024
+
+
+def printable(text: str, limit: int = MAX_SHOWN_CHARACTERS) -> str:
+    """`text` fit for logs and terminals: control characters escaped, at most `limit` characters."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: limit + 1])
+    return shown if len(shown) <= limit else shown[:limit] + "…"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply of the server (RFC 5321 section 4.2).
+
+    `lines` holds the text of each line without the code; `enhanced` is the status of RFC 3463
+    when the first line starts with one of the same class as `code`.
+    """
+
+    code: int
+    lines: tuple[str, ...] = ()
+    enhanced: tuple[int, int, int] | None = None
+
+    @property
+    def text(self) -> str:
+        """All lines, joined by newlines, as the server sent them (untrusted)."""
+        return "\n".join(self.lines)
+
+    @property
+    def is_positive(self) -> bool:
+        return 200 <= self.code < 300
+
+    @property
+    def is_transient(self) -> bool:
+        """4yz: the same command may succeed later."""
+        return 400 <= self.code < 500
+
+    @property
+    def is_permanent(self) -> bool:
+        """5yz: the same command will fail again."""
+        return 500 <= self.code < 600
+
+    def __str__(self) -> str:
+        return f"{self.code} {printable(' '.join(self.lines))}".rstrip()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendResult:
+    """A message that the server accepted, and how.
+
+    `rejected` names the recipients that were refused while others were accepted. `timings` are
+    seconds under the keys queue, dns, connect, tls, auth, envelope, data, total. `message_size`
+    is in bytes, as sent but before dot-stuffing. `round_trips` counts the waits for the server
+    that this message cost, a new session's opening included.
+    """
+
+    accepted: tuple[str, ...]
+    rejected: Mapping[str, Reply]
+    response: Reply
+    envelope: "Envelope"
+    message_size: int
+    queue_id: str | None = None
+    message_id: str | None = None
+    attempts: int = 1
+    connection_id: str = ""
+    connection_reused: bool = False
+    server: str = ""
+    timings: Mapping[str, float] = field(default_factory=dict)
+    round_trips: int = 0
+
+
+StageStatus = Literal["ok", "skipped", "failed"]
+
+STAGE_NAMES = (
+    "config",
+    "dns",
+    "proxy",
+    "tcp",
+    "greeting",
+    "tls",
+    "ehlo",
+    "token",
+    "auth",
+    "mail_from",
+    "rcpt_to",
+    "quit",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One step of `verify()`: what was found, how long it took (seconds), what to do about it."""
+
+    name: str
+    status: StageStatus
+    seconds: float = 0.0
+    detail: str = ""
+    hint: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "status": self.status,
+            "seconds": round(self.seconds, 6),
+            "detail": self.detail,
+            "hint": self.hint,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What `verify()` found, stage by stage in the order of `STAGE_NAMES`. `str()` is a table."""
+
+    server: str
+    stages: tuple[Stage, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(stage.status != "failed" for stage in self.stages)
+
+    def __iter__(self) -> Iterator[Stage]:
+        return iter(self.stages)
+
+    def __getitem__(self, name: str) -> Stage:
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise KeyError(name)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A stable, JSON-able form: `server`, `ok`, `stages`."""
+        return {"server": self.server, "ok": self.ok, "stages": [stage.as_dict() for stage in self.stages]}
+
+    def as_json(self) -> str:
+        return json.dumps(self.as_dict(), indent=2)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{text}" for _, text in self.rows())
+
+    def rows(self) -> Iterator[tuple[Stage, str]]:
+        """Each stage with its line of the table, for callers that add colours."""
+        for stage in self.stages:
+            seconds = f"{stage.seconds * 1000:8.1f} ms" if stage.status != "skipped" else " " * 11
+            line = f"{stage.name:<10} {stage.status:<8}{seconds}  {stage.detail}".rstrip()
+            if stage.hint:
+                line += f"\n{'':<10} {'hint:':<8}{'':>11}  {stage.hint}"
+            yield stage, line

@@ -1,0 +1,52 @@
+"""A string that does not show itself.
+
+Passwords live in this type from the moment they are read until the last call that needs them.
+`repr`, `str`, formatting and pickling give `'***'`; only `reveal()` gives the value.
+"""
+
+import hmac
+
+MASK = "***"
+
+
+class Secret:
+    """A masked string; equal and hashable by its value, so that it can be part of a key."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself; for the call that must have it, never to be kept."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"'{MASK}'"
+
+    def __str__(self) -> str:
+        return MASK
+
+    def __format__(self, spec: str) -> str:
+        return format(MASK, spec)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __reduce__(self) -> tuple[type["Secret"], tuple[str]]:
+        return Secret, (MASK,)
+
+    # Copies in this process keep the value: a deep-copied configuration must still work.
+    def __copy__(self) -> "Secret":
+        return self
+
+    def __deepcopy__(self, memo: object) -> "Secret":
+        return self
