@@ -1,7 +1,7 @@
 """The environments of the test suite: which Python and framework versions run what.
 
-`make test` runs all of them and ends with tests/summary.py. It installs no Python: a version that cannot be found
-here is left out, and the summary says so.
+`make test` runs all of them and ends with tests/summary.py. It installs no Python: a version that cannot be
+found here is left out, and the summary says so.
 
     .venv/bin/python -m nox -l                       which sessions there are
     .venv/bin/python -m nox -s full -- -k pool       hand arguments to pytest
@@ -29,7 +29,7 @@ SUPPORTED = (("3.11", "5.2"), ("3.12", "6.0"), ("3.13", "6.1"))
 
 
 def interpreter(version: str) -> str | None:
-    """The path of a Python of this version that really starts: a pyenv shim may stand on PATH and refuse to."""
+    """The path of a Python of this version that really starts: a pyenv shim on PATH may refuse to."""
     pyenv = shutil.which("pyenv")
     root = Path(output_of(pyenv, "root") if pyenv else Path.home() / ".pyenv")
     candidates = [shutil.which(f"python{version}"), *root.glob(f"versions/{version}.*/bin/python")]
@@ -73,10 +73,11 @@ def full(session: nox.Session) -> None:
 
 @nox.session
 def core(session: nox.Session) -> None:
-    """No extra at all: the built wheel imports outside the project, and the unit tests pass as far as they need none."""
+    """No extra: the built wheel imports outside the project, and the unit tests that need none pass."""
     install_once(session, "h11>=0.14", "pytest", "pytest-timeout", "hypothesis", "cryptography")
     wheels = Path(session.create_tmp())
-    session.run(sys.executable, "-m", "hatchling", "build", "--clean", "-t", "wheel", "-d", str(wheels), silent=True)
+    build = (sys.executable, "-m", "hatchling", "build", "--clean", "-t", "wheel", "-d", str(wheels))
+    session.run(*build, silent=True)
     wheel = str(next(wheels.glob("*.whl")))
     session.install("--quiet", "--disable-pip-version-check", "--no-deps", "--force-reinstall", wheel)
     with session.chdir(wheels):

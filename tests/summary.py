@@ -1,7 +1,7 @@
-"""The last words of `make test`: one line per session, what was left out, and the totals over all environments.
+"""The last words of `make test`: one line per session, what was left out, and the totals over all of them.
 
-Reads what nox and pytest have written into the reports folder, and counts nothing itself. Exits with 1 if a session
-failed or a test did; a session that broke before pytest could report counts as one failure.
+Reads what nox and pytest wrote into the reports folder, and counts nothing itself. Exits with 1 if a test
+failed or a session did; a session that broke before pytest could report counts as one failure.
 """
 
 from __future__ import annotations
