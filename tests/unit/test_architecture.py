@@ -20,7 +20,7 @@ ADAPTERS = ("mailbridge_django", "mailbridge_flask")
 LONGEST_FILE = 400  # lines; what people hold up has files near 250, what ages badly has one beyond 1 000
 
 LAYERS = (
-    "errors secret results options config envelope addresses message rendering events",
+    "errors secret results options urls config envelope addresses message rendering events",
     "protocol",
     "flows",
     "net",
