@@ -1,0 +1,128 @@
+"""Replies of the server, from bytes (RFC 5321 section 4.2), with hard limits.
+
+What a reply means, and to which command it belongs, is not decided here. Parsing takes linear time
+however the bytes are cut, and never holds more than MAX_REPLY plus what was fed last.
+"""
+
+import re
+
+from mailbridge.errors import ProtocolViolation
+from mailbridge.results import Reply, printable
+
+# RFC 5321 section 4.5.3.1.5 says 512; servers with long policy texts go beyond it.
+MAX_LINE = 8192  # bytes, line end included
+MAX_REPLY = 65536  # bytes, over all lines of one reply
+MAX_LINES = 128
+# The answer to EHLO has one line per keyword, after the one with the server's name.
+MAX_EHLO_LINES = 257
+# As much of a bad line as a person needs to recognise what speaks there.
+_SHOWN_CHARACTERS = 200
+
+# RFC 2034 section 4: the status comes first, then a space. RFC 3463 section 2: class, subject, detail.
+_ENHANCED = re.compile(r"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?: |$)")
+
+
+class ReplyParser:
+    """Takes bytes as they arrive and gives whole replies, in their order.
+
+    Feed only when `next_reply` has answered None: that is what bounds the memory. After a
+    `ProtocolViolation` the parser stays where it is and raises it again: there is no way back
+    into step.
+    """
+
+    __slots__ = ("_buffer", "_code", "_limit", "_lines", "_searched", "_size")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything, as after STARTTLS: what came in clear text counts for nothing."""
+        self._buffer.clear()
+        self._searched = 0  # no line end stands before this place of the buffer
+        self._lines: list[str] = []  # of the reply that has begun
+        self._code = 0  # of these lines
+        self._set_size(0)
+
+    def feed(self, data: bytes) -> None:
+        """Take what was received."""
+        self._buffer += data
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no unread byte and no half reply: nothing was said unasked."""
+        return not self._buffer and not self._lines
+
+    def next_reply(self, max_lines: int = MAX_LINES) -> Reply | None:
+        """The next whole reply, or None: more data is needed.
+
+        `max_lines` bounds this one reply; for EHLO that is MAX_EHLO_LINES. Raises
+        `ProtocolViolation` for what is no reply, or too long to be one.
+        """
+        while (end := self._line_end()) is not None:
+            line = bytes(self._buffer[:end])
+            code, is_last, text = _parse_line(line)
+            if self._lines and code != self._code:
+                raise _violation(f"The server mixed code {self._code} with others in one reply", line)
+            if len(self._lines) >= max_lines:
+                raise _violation(f"The server sent a reply of more than {max_lines} lines", line)
+            self._take(end, code, text)
+            if is_last:
+                return self._finish()
+        return None
+
+    def _line_end(self) -> int | None:
+        """Where the first line of the buffer ends, line end included; None while it has no end.
+
+        The limits count from the start of the line, so the same bytes give the same error
+        however they were cut.
+        """
+        end = self._buffer.find(b"\n", self._searched, self._limit)
+        if end >= 0:
+            return end + 1
+        if len(self._buffer) < self._limit:
+            self._searched = len(self._buffer)
+            return None
+        limit = f"line of more than {MAX_LINE}" if self._limit == MAX_LINE else f"reply of more than {MAX_REPLY}"
+        raise _violation(f"The server sent a {limit} bytes", bytes(self._buffer[: self._limit]))
+
+    def _take(self, end: int, code: int, text: str) -> None:
+        del self._buffer[:end]  # CPython moves the start, not the rest
+        self._searched = 0
+        self._lines.append(text)
+        self._code = code
+        self._set_size(self._size + end)
+
+    def _finish(self) -> Reply:
+        reply = Reply(self._code, tuple(self._lines), _enhanced(self._code, self._lines[0]))
+        self._lines = []
+        self._set_size(0)
+        return reply
+
+    def _set_size(self, size: int) -> None:
+        self._size = size  # bytes of the lines taken
+        self._limit = min(MAX_LINE, MAX_REPLY - size)  # bytes that the next line may have
+
+
+def _parse_line(line: bytes) -> tuple[int, bool, str]:
+    """Code, whether it is the reply's last line, text. A bare LF ends a line as well as CRLF does."""
+    body = line.removesuffix(b"\n").removesuffix(b"\r")
+    code, separator = body[:3], body[3:4]
+    if len(code) < 3 or not code.isdigit() or separator not in (b"", b" ", b"-"):
+        raise _violation("The server sent a line that is no SMTP reply", line)
+    if not b"200" <= code <= b"599":
+        raise _violation("The server sent a reply with a code outside 200 to 599", line)
+    return int(code), separator != b"-", body[4:].decode(errors="backslashreplace")
+
+
+def _enhanced(code: int, text: str) -> tuple[int, int, int] | None:
+    """The status at the start of `text`; one whose class contradicts the code counts for nothing."""
+    found = _ENHANCED.match(text)
+    if found is None or int(found[1]) != code // 100:
+        return None
+    return int(found[1]), int(found[2]), int(found[3])
+
+
+def _violation(problem: str, line: bytes) -> ProtocolViolation:
+    text = line.rstrip(b"\r\n").decode(errors="backslashreplace")
+    return ProtocolViolation(f"{problem}: {printable(text, _SHOWN_CHARACTERS)!r}")
