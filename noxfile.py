@@ -41,7 +41,8 @@ def interpreter(version: str) -> str | None:
     """The path of a Python of this version that really starts: a pyenv shim on PATH may refuse to."""
     pyenv = shutil.which("pyenv")
     root = Path(output_of(pyenv, "root") if pyenv else Path.home() / ".pyenv")
-    candidates = [shutil.which(f"python{version}"), *root.glob(f"versions/{version}.*/bin/python")]
+    on_path = shutil.which(f"python{version}")
+    candidates = [sys.executable, on_path, *root.glob(f"versions/{version}.*/bin/python")]
     # ensurepip is a package of its own on Debian; without it no environment can be made.
     question = "import ensurepip, sys; print('{}.{}'.format(*sys.version_info))"
     found = (str(path) for path in candidates if path and output_of(path, "-c", question) == version)
