@@ -34,7 +34,7 @@ clean:
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "mailbridge needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.12"; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' \
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
 		|| { echo "This Python cannot make environments; on Debian: apt-get install python3-venv"; exit 1; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[dev,all]" "Django>=5.2,<5.3"

@@ -1,0 +1,50 @@
+"""The core does without extras, and who needs one that is missing is told its name.
+
+Each case runs in an interpreter of its own in which the optional libraries cannot be imported, so it proves the same
+in every environment. That the distribution installs without them is the core-only session's business (noxfile.py).
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import mailbridge
+
+OPTIONAL = "aiosmtpd celery django flask blinker idna oauthlib scramp socks spnego".split()
+BLOCK = f"import sys\nfor name in {OPTIONAL!r}: sys.modules[name] = None\n"
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+
+def test_every_core_module_imports_without_extras() -> None:
+    names = [found.name for found in pkgutil.walk_packages(mailbridge.__path__, "mailbridge.")]
+    assert "mailbridge.config" in names
+    names = [name for name in names if not name.endswith("__main__")]  # importing it would run the program
+    result = run(BLOCK + f"import importlib\nfor name in {names!r}: importlib.import_module(name)")
+    assert result.returncode == 0, result.stderr
+
+
+def test_importing_mailbridge_loads_no_optional_library_even_where_it_is_installed() -> None:
+    result = run(f"import mailbridge, sys\nprint(sorted(set({OPTIONAL!r}) & set(sys.modules)))")
+    assert (result.stdout.strip(), result.stderr) == ("[]", "")
+
+
+@pytest.mark.parametrize(
+    ("extra", "code"),
+    [
+        ("idna", "from mailbridge import Envelope\nEnvelope('a@x.example', ['b@b\\u00fccher.example'])"),
+        ("django", "from mailbridge_django import EmailBackend"),
+        ("flask", "from mailbridge_flask import Mail"),
+    ],
+)
+def test_a_missing_extra_is_named(extra: str, code: str) -> None:
+    result = run(BLOCK + code)
+    assert result.returncode == 1
+    assert f"mailbridge-smtp[{extra}]" in result.stderr.splitlines()[-1]
