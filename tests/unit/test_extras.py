@@ -1,7 +1,7 @@
 """The core does without extras, and who needs one that is missing is told its name.
 
-Each case runs in an interpreter of its own in which the optional libraries cannot be imported, so it proves the same
-in every environment. That the distribution installs without them is the core-only session's business (noxfile.py).
+Each case runs in an interpreter of its own in which the optional libraries cannot be imported, so it proves the
+same in every environment. That the distribution installs without them is shown by the core session (noxfile.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,18 @@ import pytest
 
 import mailbridge
 
-OPTIONAL = "aiosmtpd celery django flask blinker idna oauthlib scramp socks spnego".split()
+OPTIONAL = [
+    "aiosmtpd",
+    "blinker",
+    "celery",
+    "django",
+    "flask",
+    "idna",
+    "oauthlib",
+    "scramp",
+    "socks",
+    "spnego",
+]
 BLOCK = f"import sys\nfor name in {OPTIONAL!r}: sys.modules[name] = None\n"
 
 
