@@ -83,8 +83,10 @@ class ReplyParser:
         if len(self._buffer) < self._limit:
             self._searched = len(self._buffer)
             return None
-        limit = f"line of more than {MAX_LINE}" if self._limit == MAX_LINE else f"reply of more than {MAX_REPLY}"
-        raise _violation(f"The server sent a {limit} bytes", bytes(self._buffer[: self._limit]))
+        what, most = ("line", MAX_LINE) if self._limit == MAX_LINE else ("reply", MAX_REPLY)
+        raise _violation(
+            f"The server sent a {what} of more than {most} bytes", bytes(self._buffer[:MAX_LINE])
+        )
 
     def _take(self, end: int, code: int, text: str) -> None:
         del self._buffer[:end]  # CPython moves the start, not the rest
