@@ -1,7 +1,7 @@
 """The core does without extras, and who needs one that is missing is told its name.
 
-Each case runs in an interpreter of its own in which the optional libraries cannot be imported, so it proves the
-same in every environment. That the distribution installs without them is shown by the core session (noxfile.py).
+Each case runs in an interpreter of its own in which the optional libraries cannot be imported, so it proves
+the same in every environment. The core session (noxfile.py) shows that the package installs without them.
 """
 
 from __future__ import annotations
