@@ -1,0 +1,151 @@
+"""What a scripted server saw: connections, committed messages, failures.
+
+One `Journal` per server. The connection threads write into it, the test reads from it and waits on its
+condition. It does no I/O of its own and knows no SMTP.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+__all__ = ["Connection", "Journal", "ReceivedMessage"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedMessage:
+    """A message the server committed itself to; what a test of exactly-once delivery counts.
+
+    `content` is the message without dot-stuffing and without the final dot, `raw` the bytes as they stood on
+    the wire after 354, up to and including the final dot. `connection` is the number of the connection, from
+    1.
+    """
+
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes
+    raw: bytes
+    connection: int
+    mail_parameters: tuple[str, ...] = ()
+
+
+class Control(Protocol):
+    """What a test may do to a live connection; the channel implements it."""
+
+    def send(self, data: bytes) -> None: ...
+
+    def order_end(self, how: str) -> None: ...
+
+
+@dataclass(eq=False, kw_only=True)
+class Connection:
+    """One accepted connection, as the server saw it. Changes while the connection lives.
+
+    `commands` are the command lines without their CRLF, `auth_responses` the lines that answered a 334.
+    `clear_text` is every byte received before TLS (all of them without TLS), ClientHello excluded. `ignored`
+    is what arrived while a fault was not listening (the first 64 KiB). `closed_by` is None while open, then
+    one of "client", "client reset", "server", "fault", "test" (`hang_up`, `reset`) and "stop" (the server was
+    closed).
+    """
+
+    number: int
+    peer: Any
+    commands: list[bytes] = field(default_factory=list)
+    auth_responses: list[bytes] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    clear_text: bytearray = field(default_factory=bytearray)
+    ignored: bytearray = field(default_factory=bytearray)
+    user: str | None = None
+    tls_version: str | None = None
+    tls_error: str | None = None
+    tls_session_reused: bool = False
+    server_name: str | None = None
+    client_certificate: dict[str, Any] | None = None
+    closed_by: str | None = None
+    _control: Control | None = field(default=None, repr=False)
+    _journal: Journal | None = field(default=None, repr=False)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the server's side of the connection is closed."""
+        return self.closed_by is not None
+
+    @property
+    def used_tls(self) -> bool:
+        """Whether a TLS handshake was completed on this connection."""
+        return self.tls_version is not None
+
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """The first word of every command, in upper case: `("EHLO", "MAIL", "RCPT", ...)`."""
+        return tuple(line.split(b" ")[0].upper().decode("latin-1") for line in tuple(self.commands))
+
+    def push(self, data: bytes) -> None:
+        """Send bytes nobody asked for, now, from the calling thread (encrypted where TLS is on)."""
+        if self._control is None or self.is_closed:
+            raise RuntimeError(f"connection {self.number} is closed")
+        self._control.send(data)
+
+    def hang_up(self, *, politely: bool = False) -> None:
+        """Close an idle connection with a FIN and return when it is sent. `politely` sends close_notify first
+        (TLS).
+        """
+        self._end("goodbye" if politely else "close")
+
+    def reset(self) -> None:
+        """Close an idle connection with a RST and return when it is sent."""
+        self._end("reset")
+
+    def _end(self, how: str) -> None:
+        assert self._control is not None
+        assert self._journal is not None
+        self._control.order_end(how)
+        self._journal.wait_for(lambda: self.is_closed, timeout=5.0)
+
+
+class Journal:
+    """Everything recorded, behind one condition. Its lock is re-entrant: predicates may read the server."""
+
+    def __init__(self, unsettled: int = 0) -> None:
+        self.changed = threading.Condition()
+        self.stop = threading.Event()
+        self.connections: list[Connection] = []
+        self.messages: list[ReceivedMessage] = []
+        self.failures: list[str] = []
+        self.unsettled = unsettled  # dialogues that have neither come to their end nor failed
+
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """Change something recorded, and wake whoever waits for it."""
+        with self.changed:
+            yield
+            self.changed.notify_all()
+
+    def new_connection(self, peer: Any) -> Connection:
+        with self.change():
+            record = Connection(number=len(self.connections) + 1, peer=peer, _journal=self)
+            self.connections.append(record)
+        return record
+
+    def fail(self, text: str) -> None:
+        with self.change():
+            self.failures.append(text)
+
+    def wait_for(self, predicate: Callable[[], object], timeout: float) -> bool:
+        """Wait until `predicate()` is true; AssertionError with what was seen after `timeout` seconds."""
+        with self.changed:
+            if self.changed.wait_for(predicate, timeout):
+                return True
+            raise AssertionError(f"not within {timeout:g} s; the server saw:\n{self.describe()}")
+
+    def describe(self) -> str:
+        """Connections, commands and messages, one line each."""
+        with self.changed:
+            lines = [f"{len(self.connections)} connections, {len(self.messages)} committed messages"]
+            for one in self.connections:
+                state = f"closed by {one.closed_by}" if one.is_closed else "open"
+                lines.append(f"  connection {one.number} ({state}): {b' | '.join(one.commands)!r}")
+            return "\n".join(lines)
