@@ -1,0 +1,136 @@
+"""What EHLO answers say, from tidy ones to what real and hostile servers send."""
+
+import copy
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailbridge.protocol.capabilities import EMPTY, Capabilities
+from mailbridge.results import Reply
+
+
+def parsed(*lines: str) -> Capabilities:
+    return Capabilities.parse(Reply(250, ("mx.example greets you", *lines)))
+
+
+def test_keywords_in_upper_case_with_parameters_as_sent():
+    found = parsed(
+        "PIPELINING", "size 1000", "Limits RCPTMAX=50 mailmax=3", "STARTTLS", "8BITMIME", "X-odd-1"
+    )
+    assert found.keywords == {
+        "PIPELINING": (),
+        "SIZE": ("1000",),
+        "LIMITS": ("RCPTMAX=50", "mailmax=3"),
+        "STARTTLS": (),
+        "8BITMIME": (),
+        "X-ODD-1": (),
+    }
+    assert "pipelining" in found
+    assert found.has("8bitMIME")
+    assert "CHUNKING" not in found
+
+
+def test_first_line_is_the_greeting_whatever_it_says():
+    assert Capabilities.parse(Reply(250, ("PIPELINING", "SIZE"))).keywords == {"SIZE": ()}
+    assert Capabilities.parse(Reply(250, ("STARTTLS",))) == EMPTY
+    assert Capabilities.parse(Reply(250)) == EMPTY
+
+
+@pytest.mark.parametrize(
+    "line", ["", " ", "-", "-SIZE", "*", "a_b", "SIZE=10", "\u017fize 10", "\0", "\x1b[31m"]
+)
+def test_what_is_no_keyword_is_left_out(line):
+    assert parsed("PIPELINING", line, "DSN").keywords == {"PIPELINING": (), "DSN": ()}
+
+
+def test_leading_and_trailing_blanks_do_not_matter():
+    assert parsed("  SIZE\t 10  ").keywords == {"SIZE": ("10",)}
+
+
+@pytest.mark.parametrize(
+    ("lines", "mechanisms"),
+    [
+        ([], ()),
+        (["AUTH"], ()),
+        (["AUTH LOGIN plain"], ("LOGIN", "PLAIN")),
+        (["AUTH=LOGIN PLAIN"], ("LOGIN", "PLAIN")),
+        (["auth=login"], ("LOGIN",)),
+        (["AUTH="], ()),
+        (["AUTH PLAIN LOGIN", "AUTH=LOGIN CRAM-MD5", "AUTH PLAIN"], ("PLAIN", "LOGIN", "CRAM-MD5")),
+        (["AUTH PLAIN PL\u0130AIN a=b SCRAM-SHA-256-PLUS"], ("PLAIN", "SCRAM-SHA-256-PLUS")),
+    ],
+)
+def test_auth_mechanisms(lines, mechanisms):
+    found = parsed(*lines)
+    assert found.auth_mechanisms == mechanisms
+    assert ("AUTH" in found) == bool(lines)
+
+
+@pytest.mark.parametrize(
+    ("line", "limit"),
+    [
+        ("SIZE 35882577", 35882577),
+        ("SIZE 10 20", 10),
+        ("SIZE", None),
+        ("SIZE 0", None),
+        ("SIZE 000", None),
+        ("SIZE -1", None),
+        ("SIZE +1", None),
+        ("SIZE 1e6", None),
+        ("SIZE 10_000", None),
+        ("SIZE \u0661\u0660", None),
+        ("SIZE junk", None),
+        ("SIZE " + "9" * 20, 10**20 - 1),
+        (f"SIZE {2**80}", None),
+        ("SIZE " + "9" * 8000, None),
+        ("DSN", None),
+    ],
+)
+def test_size_limit(line, limit):
+    assert parsed(line).size_limit == limit
+
+
+def test_of_a_keyword_given_twice_the_first_counts():
+    assert parsed("SIZE 10", "SIZE 20").size_limit == 10
+
+
+def test_without_takes_away_and_leaves_the_original():
+    found = parsed("CHUNKING", "AUTH PLAIN", "DSN")
+    assert found.without(["chunking", "auth", "never-offered"]) == parsed("DSN")
+    assert found.without([]) == found
+    assert "CHUNKING" in found
+
+
+def test_a_value():
+    found = parsed("SIZE 10", "AUTH PLAIN")
+    assert hash(found) == hash(parsed("SIZE 10", "AUTH PLAIN"))
+    assert found != parsed("SIZE 11", "AUTH PLAIN")
+    assert pickle.loads(pickle.dumps(found)) == copy.deepcopy(found) == found
+    found.keywords["X"] = ()  # a copy: the value does not change
+    assert "X" not in found
+
+
+def test_str_is_the_offer_in_its_order_fit_for_a_terminal():
+    assert str(parsed("PIPELINING", "AUTH=LOGIN plain", "size 10")) == "PIPELINING, AUTH LOGIN PLAIN, SIZE 10"
+    assert str(parsed("X a\x1b[31mb")) == r"X a\x1b[31mb"
+    assert len(str(parsed("X " + "y" * 8000))) < 1100
+    assert str(EMPTY) == ""
+
+
+@given(st.lists(st.text(max_size=40), max_size=20))
+def test_any_lines_are_read_without_an_error(lines):
+    found = Capabilities.parse(Reply(250, tuple(lines)))
+    assert str(found).isprintable()
+    assert found.size_limit is None or found.size_limit > 0
+    assert all(mechanism.isascii() for mechanism in found.auth_mechanisms)
+    assert hash(found) == hash(Capabilities.parse(Reply(250, tuple(lines))))
+
+
+@given(st.lists(st.text(max_size=20), max_size=10), st.lists(st.text(max_size=20), max_size=10))
+def test_further_lines_never_take_away(lines, more):
+    fewer, all_of_them = parsed(*lines), parsed(*lines, *more)
+    assert fewer.keywords.keys() <= all_of_them.keywords.keys()
+    assert set(fewer.auth_mechanisms) <= set(all_of_them.auth_mechanisms)
+    assert fewer.size_limit == all_of_them.size_limit or "SIZE" not in fewer

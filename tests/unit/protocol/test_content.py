@@ -1,0 +1,145 @@
+"""Content for the wire, each function against a naive one that goes byte by byte."""
+
+import re
+import tracemalloc
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mailbridge.protocol import content
+from mailbridge.protocol.content import (
+    END_OF_DATA,
+    canonical,
+    dot_stuffed,
+    has_nul,
+    is_eight_bit,
+    longest_line,
+)
+
+# Few kinds of bytes, so that every combination of line ends and dots comes up.
+MESSY = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"a", b"\0", b"\xff"]), max_size=30).map(
+    b"".join
+)
+
+
+def naive_lines(data: bytes) -> list[bytes]:
+    """The lines of `data`, each CRLF, CR or LF ending one."""
+    lines, line, i = [], bytearray(), 0
+    while i < len(data):
+        if data[i] in b"\r\n":
+            lines.append(bytes(line))
+            line.clear()
+            i += 2 if data[i : i + 2] == b"\r\n" else 1
+        else:
+            line.append(data[i])
+            i += 1
+    return [*lines, bytes(line)] if line else lines
+
+
+def received(wire: bytes) -> tuple[bytes, bytes]:
+    """What a receiver takes out of the bytes after 354: the content, and what is left over.
+
+    It takes CRLF alone as a line end, and the first line that is a lone dot as the end.
+    """
+    lines = []
+    while not wire.startswith(b".\r\n"):
+        line, end, wire = wire.partition(b"\r\n")
+        assert end, "no end of data"
+        lines.append(line.removeprefix(b".") + end)
+    return b"".join(lines), wire.removeprefix(b".\r\n")
+
+
+@given(MESSY)
+@example(b"")
+@example(b"\r\r\n")
+@example(b"\n\r")
+@example(b"\r\n\r")
+def test_canonical_is_the_lines_each_with_crlf(data):
+    assert canonical(data) == b"".join(line + b"\r\n" for line in naive_lines(data))
+
+
+@given(MESSY)
+def test_canonical_leaves_no_bare_line_end_and_nothing_to_do(data):
+    clean = canonical(data)
+    assert not re.search(rb"(?<!\r)\n|\r(?!\n)", clean)
+    assert clean.endswith(b"\r\n") or clean == data == b""
+    assert canonical(clean) is clean
+
+
+@given(MESSY)
+def test_a_receiver_gets_the_canonical_content_and_nothing_behind_it(data):
+    clean = canonical(data)
+    wire = dot_stuffed(clean) + END_OF_DATA
+    assert received(wire) == (clean, b"")
+    assert (b"\r\n" + wire).count(b"\r\n.\r\n") == 1
+
+
+@given(MESSY)
+def test_stuffing_is_a_dot_before_each_dot_that_begins_a_line(data):
+    clean = canonical(data)
+    stuffed = b"".join(
+        (b"." if line.startswith(b".") else b"") + line + b"\r\n" for line in clean.split(b"\r\n")[:-1]
+    )
+    assert dot_stuffed(clean) == stuffed
+
+
+@pytest.mark.parametrize(
+    "smuggled", [b"\n.\n", b"\n.\r\n", b"\r.\r\n", b"\r.\r", b"\r\n.\n", b"\r\n.\r", b"\n.\r"]
+)
+def test_no_end_of_data_can_be_smuggled_in(smuggled):
+    wire = dot_stuffed(canonical(b"a" + smuggled + b"MAIL FROM:<x@evil.example>\r\n")) + END_OF_DATA
+    assert wire == b"a\r\n..\r\nMAIL FROM:<x@evil.example>\r\n.\r\n"
+
+
+def test_empty_content():
+    assert canonical(b"") == dot_stuffed(b"") == b""
+    assert longest_line(b"") == 0
+
+
+@given(st.lists(st.binary(max_size=12).filter(lambda line: not set(line) & set(b"\r\n")), max_size=12))
+@pytest.mark.parametrize("window", [2, 3, 5, 16])
+def test_longest_line_wherever_the_windows_end(window, lines):
+    data = b"".join(line + b"\r\n" for line in lines)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(content, "_WINDOW", window)
+        assert longest_line(data) == max(map(len, lines), default=0)
+
+
+@pytest.mark.parametrize("length", [998, 999, content._WINDOW - 1, content._WINDOW, 3 * content._WINDOW])
+def test_longest_line_among_many(length):
+    many = b"x" * 76 + b"\r\n"
+    assert longest_line(many * 5000 + b"y" * length + b"\r\n" + many * 5000) == length
+    assert longest_line(many + b"y" * length) == length
+
+
+@given(st.binary(max_size=40))
+def test_what_a_server_must_be_asked_for(data):
+    assert is_eight_bit(data) == any(byte > 127 for byte in data)
+    assert has_nul(data) == (0 in data)
+
+
+def copies(function, data: bytes) -> float:
+    """The most memory that `function` held at once, in sizes of `data`."""
+    tracemalloc.start()
+    try:
+        function(data)
+        return tracemalloc.get_traced_memory()[1] / len(data)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("function", [canonical, dot_stuffed, longest_line, is_eight_bit, has_nul])
+@pytest.mark.parametrize("line", [b"x" * 76 + b"\r\n", b"x\r\n", b"\r\n", b"x"], ids=repr)
+def test_a_clean_message_is_not_copied(function, line):
+    data = line * (8_000_000 // len(line)) + b"\r\n"
+    assert copies(function, data) < 0.25
+    if function in (canonical, dot_stuffed):
+        assert function(data) is data
+
+
+@pytest.mark.parametrize(
+    "line", [b"x" * 76 + b"\n", b"x" * 76 + b"\r", b"x" * 70 + b"\n" + b"x" * 70 + b"\r\n"], ids=repr
+)
+def test_a_dirty_message_is_copied_one_step_at_a_time(line):
+    assert copies(canonical, line * (4_000_000 // len(line))) < 2.1
