@@ -1,0 +1,256 @@
+"""The books of a pool: which places there are, who holds each, who waits, and how it went.
+
+It decides and never acts: nothing here opens, closes or looks at a thing, and nothing blocks. Its
+methods are called with `lock` held. `pool` does the rest.
+
+One fact is kept, once: `Place.holder`. What is idle, who is served and what a claim has yet to close
+are worked out from it. So an exception between any two lines (a KeyboardInterrupt, a killed greenlet)
+leaves nothing half done that the next `assign` would not finish.
+"""
+
+import threading
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import count
+from math import inf
+from typing import Generic, Protocol, TypeVar
+
+from mailbridge.options import PoolOptions
+
+
+class Poolable(Protocol):
+    """What can be pooled. `close` and `abandon` may come twice, and one after the other."""
+
+    def unusable_reason(self) -> str | None:
+        """A look that costs no round trip and doesn't block; None if the thing may be lent."""
+
+    def close(self) -> None:
+        """Ends it politely and quickly: says goodbye, doesn't wait for the answer, never raises."""
+
+    def abandon(self) -> None:
+        """Lets go of the descriptor without a byte (in a forked child it isn't ours); never raises."""
+
+
+T = TypeVar("T", bound=Poolable)
+
+
+class Ending(StrEnum):
+    """Why a thing was closed: the keys of `PoolStats.closed_total`."""
+
+    NOT_REUSABLE = "not_reusable"  # the borrower said so
+    UNUSABLE = "unusable"  # unusable_reason() gave one
+    WORN = "worn"  # lent max_messages times
+    TOO_OLD = "too_old"
+    TOO_IDLE = "too_idle"
+    EVICTED = "evicted"  # made room for a fresh one
+    DISCARDED = "discarded"  # discard_idle()
+    POOL_CLOSED = "pool_closed"
+    POOL_OFF = "pool_off"  # pool.enabled is false: nothing is kept
+    INTERRUPTED = "interrupted"  # an exception on its way to the borrower, or back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolStats:
+    """A pool at one moment. Names ending in `_total` only grow, within one process.
+
+    `size` is all that counts against `max_size` (None: no bound): `lent`, `idle`, `opening` and
+    `closing`. `waiting` callers stand in the queue. `opened_total` and `reused_total` are leases of a
+    new and of a kept thing, `closed_total` counts by reason (see `Ending`). `waits_total` callers had
+    to queue, for `wait_seconds_total` in all; `timeouts_total` of them in vain.
+    """
+
+    name: str
+    max_size: int | None
+    size: int
+    lent: int
+    idle: int
+    opening: int
+    closing: int
+    waiting: int
+    opened_total: int
+    reused_total: int
+    closed_total: Mapping[str, int] = field(default_factory=dict)
+    waits_total: int
+    wait_seconds_total: float
+    timeouts_total: int
+
+
+class Claim(Generic[T]):
+    """One caller's turn, from asking for a place to giving it back.
+
+    `gate` opens when the claim is served or turned away. It is a plain lock: an Event or Condition
+    runs Python code around its inner lock, and an interrupt there can leave that lock held for ever.
+    """
+
+    __slots__ = ("fresh", "gate", "place", "returned")
+
+    def __init__(self, *, fresh: bool = False) -> None:
+        self.fresh = fresh
+        self.place: Place[T] | None = None
+        self.returned = False
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
+    @property
+    def granted(self) -> "Place[T] | None":
+        """The place that is this claim's own, if it has one."""
+        place = self.place
+        return place if place is not None and place.holder is self else None
+
+    def wake(self) -> None:
+        if self.gate.locked():
+            self.gate.release()
+
+
+class Place(Generic[T]):
+    """One of `max_size` places. No holder: its thing is idle. A holder and no thing: it is being opened."""
+
+    __slots__ = ("ending", "expires_at", "holder", "idle_since", "thing", "turn", "uses")
+
+    def __init__(self, holder: Claim[T]) -> None:
+        self.holder: Claim[T] | None = holder
+        self.thing: T | None = None
+        self.ending: Ending | None = None  # set while the thing is being closed
+        self.expires_at = inf
+        self.idle_since = inf
+        self.uses = 0
+        self.turn = 0  # the higher, the later it became idle
+
+    def overdue(self, options: PoolOptions, now: float) -> Ending | None:
+        """Why its thing has to go, as far as age and wear tell."""
+        if self.uses >= options.max_messages:
+            return Ending.WORN
+        if now >= self.expires_at:
+            return Ending.TOO_OLD
+        return Ending.TOO_IDLE if now >= self.idle_since + options.max_idle else None
+
+    def abandon(self) -> None:
+        """For things of another process: no byte, no lock."""
+        thing, self.thing = self.thing, None
+        if thing is not None:
+            thing.abandon()
+
+
+class Ledger(Generic[T]):
+    """The books of one pool in one process; a forked child opens new ones, with a new lock.
+
+    The lock is reentrant: a signal handler that closes the pool, or a finalizer that gives a lease
+    back, may run in a thread that is inside already.
+    """
+
+    def __init__(self, options: PoolOptions, *, closed: bool = False) -> None:
+        self.options = options
+        self.limit = options.max_size if options.enabled else inf
+        self.closed = closed
+        self.lock = threading.RLock()
+        self.places: set[Place[T]] = set()
+        self.queue: deque[Claim[T]] = deque()
+        self.closers: list[Claim[T]] = []  # wait in close() for the last place to be given up
+        self.turns = count(1)
+        self.opened = 0
+        self.reused = 0
+        self.ended: Counter[str] = Counter()
+        self.waits = 0
+        self.wait_seconds = 0.0
+        self.timeouts = 0
+
+    def assign(self) -> None:
+        """Serves the queue in its order for as long as there are places. All changes end with it."""
+        if self.closed:
+            for claim in list(self.queue):
+                claim.wake()
+            self.queue.clear()
+            if not self.places:
+                for closer in self.closers:
+                    closer.wake()
+            return
+        while self.queue:
+            claim = self.queue[0]
+            if claim.granted is None and self.find_place(claim) is None:
+                return
+            claim.wake()
+            if self.queue and self.queue[0] is claim:
+                self.queue.popleft()
+
+    def find_place(self, claim: Claim[T]) -> Place[T] | None:
+        """Gives `claim` a place, with an idle thing if it wants one; None if all are taken."""
+        idle = self._idle()
+        if idle and not claim.fresh:
+            place = idle[-1]  # last in, first out: cold ones age out
+        elif held := self.held_by(claim):
+            place = held[0]
+        elif len(self.places) < self.limit:
+            place = Place(claim)
+            self.places.add(place)
+        elif idle:
+            place = idle[0]
+        else:
+            return None
+        claim.place = place
+        place.holder = claim
+        return place
+
+    def held_by(self, claim: Claim[T]) -> list[Place[T]]:
+        return [place for place in self.places if place.holder is claim]
+
+    def take_overdue(self, claim: Claim[T], now: float) -> None:
+        """Leaves to `claim` the closing of all idle things that are too old or too long idle."""
+        for place in self._idle():
+            if why := place.overdue(self.options, now):
+                place.holder = claim
+                place.ending = why
+
+    def take_idle(self, claim: Claim[T], why: Ending) -> None:
+        """Leaves to `claim` the closing of all idle things."""
+        for place in self._idle():
+            place.holder = claim
+            place.ending = why
+
+    def make_idle(self, place: Place[T], now: float) -> None:
+        place.idle_since = now
+        place.turn = next(self.turns)
+        place.holder = None
+        self.assign()
+
+    def remove(self, place: Place[T]) -> None:
+        self.places.discard(place)
+        self.assign()
+
+    def leave_queue(self, claim: Claim[T]) -> None:
+        if claim in self.queue:
+            self.queue.remove(claim)
+
+    def emptied(self, place: Place[T], why: Ending) -> None:
+        """The place's thing is closed."""
+        self.ended[why.value] += 1
+        place.thing = None
+        place.ending = None
+        place.expires_at = place.idle_since = inf
+        place.uses = 0
+
+    def stats(self, name: str) -> PoolStats:
+        held = [place for place in self.places if place.holder is not None]
+        opening = sum(place.thing is None for place in held)
+        closing = sum(place.thing is not None and place.ending is not None for place in held)
+        return PoolStats(
+            name=name,
+            max_size=self.options.max_size if self.options.enabled else None,
+            size=len(self.places),
+            lent=len(held) - opening - closing,
+            idle=len(self.places) - len(held),
+            opening=opening,
+            closing=closing,
+            waiting=len(self.queue),
+            opened_total=self.opened,
+            reused_total=self.reused,
+            closed_total=dict(self.ended),
+            waits_total=self.waits,
+            wait_seconds_total=self.wait_seconds,
+            timeouts_total=self.timeouts,
+        )
+
+    def _idle(self) -> list[Place[T]]:
+        """The places with an idle thing, the coldest first."""
+        return sorted((p for p in self.places if p.holder is None), key=lambda p: p.turn)

@@ -1,0 +1,344 @@
+"""A bounded pool that lends things to threads and takes them back. It knows no SMTP.
+
+`ledger` decides who gets what, under its lock; this module waits, opens, closes and looks, always
+outside that lock. There is no background thread and no finalizer: what is overdue is closed by
+whoever comes by. A forked child forgets what it inherited without a byte on it.
+
+What it does not do: retry, count logins, or hold callers back after failures. When opening fails the
+caller gets the error and the next in the queue the place.
+"""
+
+import logging
+import os
+import random as _random
+import threading
+import time
+from collections.abc import Callable
+from math import inf
+from typing import Generic
+
+from mailbridge.errors import DeadlineExceeded, MailbridgeError, PoolClosed, PoolTimeout
+from mailbridge.net.deadline import NEVER, Clock, Deadline
+from mailbridge.options import PoolOptions
+from mailbridge.pool.lease import Lease
+from mailbridge.pool.ledger import Claim, Ending, Ledger, Place, PoolStats, T
+from mailbridge.results import printable
+
+log = logging.getLogger("mailbridge.pool")
+
+# Things opened together must not all expire together, or the server sees a storm of reconnects.
+LIFETIME_JITTER = 0.1
+
+
+class Pool(Generic[T]):
+    """Lends what `open_thing` opens, at most `options.max_size` at a time, the warmest first.
+
+    Callers that have to wait are served in their order. `name` is shown in errors, logs and repr.
+    `open_thing` gets the deadline of the caller that it opens for, and runs in that caller's thread.
+    """
+
+    def __init__(
+        self,
+        open_thing: Callable[[Deadline], T],
+        options: PoolOptions,
+        *,
+        name: str = "",
+        clock: Clock = time.monotonic,
+        random: Callable[[], float] = _random.random,
+    ) -> None:
+        self.options = options
+        self.name = name
+        self._open_thing = open_thing
+        self._clock = clock
+        self._random = random
+        # By process: see _here.
+        self._ledgers: dict[int, Ledger[T]] = {os.getpid(): Ledger(options)}
+
+    def acquire(self, deadline: Deadline = NEVER, *, fresh: bool = False) -> Lease[T]:
+        """Lends an idle thing that is still good, or a new one.
+
+        With `fresh` it is always a new one; if the pool is full, the coldest idle one makes room.
+
+        Raises `PoolTimeout` after `options.acquire_timeout` seconds in the queue, `DeadlineExceeded`
+        if `deadline` came before that, `PoolClosed`, and whatever `open_thing` raises.
+        """
+        ledger = self._here()
+        claim: Claim[T] = Claim(fresh=fresh)
+        try:
+            started = self._clock()
+            place = self._queue_up(ledger, claim, deadline)
+            waited = max(0.0, self._clock() - started)
+            return self._lend(ledger, claim, place, deadline, waited)
+        except BaseException:
+            self._give_up(ledger, claim)
+            raise
+
+    def release(self, lease: Lease[T], *, reusable: bool, reason: str = "") -> None:
+        """Takes a thing back: to lend it again if it is `reusable` and still good, else to close it.
+
+        `reason` says in the log why it is not reusable. A second release of the same lease does
+        nothing. A lease of another pool is a ValueError.
+        """
+        if lease.pool is not self:
+            raise ValueError(f"This lease was taken from {lease.pool!r}, not from {self!r}")
+        ledger = self._here()
+        if lease.ledger is not ledger:
+            lease.place.abandon()  # lent before a fork: the session belongs to the parent
+            return
+        try:
+            self._take_back(ledger, lease, reusable, reason)
+        except BaseException:
+            self._give_up(ledger, lease.claim)
+            raise
+
+    def close(self, drain: float = 0.0) -> None:
+        """Closes the pool: idle things at once, lent ones when they come back; may be called again.
+
+        Callers in the queue get `PoolClosed`, and so do all that come later. Those that have their
+        place already are under way: they get their lease. Waits at most `drain` seconds for these.
+        """
+        ledger = self._here()
+        closer: Claim[T] = Claim()
+        try:
+            with ledger.lock:
+                ledger.closed = True
+                ledger.take_idle(closer, Ending.POOL_CLOSED)
+                ledger.closers.append(closer)
+                ledger.assign()
+            self._bury(ledger, closer)
+            if drain > 0 and ledger.places:
+                closer.gate.acquire(timeout=min(drain, threading.TIMEOUT_MAX))
+        finally:
+            self._give_up(ledger, closer)
+
+    def discard_idle(self) -> None:
+        """Closes all idle things; those lent may still come back."""
+        ledger = self._here()
+        claim: Claim[T] = Claim()
+        try:
+            with ledger.lock:
+                ledger.take_idle(claim, Ending.DISCARDED)
+        finally:
+            self._give_up(ledger, claim)
+
+    def forget(self) -> None:
+        """For a child after fork: abandons all things, without a byte, and starts with empty books.
+
+        Acquire, release, close and stats notice a fork by themselves; this is for a hook that runs in
+        the child before them. Only there: whatever this process has opened is abandoned too.
+        """
+        ledgers = self._ledgers
+        self._ledgers = {os.getpid(): Ledger(self.options, closed=_any_closed(ledgers))}
+        for ledger in ledgers.values():
+            _abandon(ledger)
+
+    def stats(self) -> PoolStats:
+        """The numbers of this moment, in this process."""
+        ledger = self._here()
+        with ledger.lock:
+            return ledger.stats(self.name)
+
+    @property
+    def closed(self) -> bool:
+        return self._here().closed
+
+    def __repr__(self) -> str:
+        now = self.stats()
+        bound = "none" if now.max_size is None else now.max_size
+        return (
+            f"<Pool {self.name} lent={now.lent} idle={now.idle} opening={now.opening}"
+            f" waiting={now.waiting} max={bound}{' closed' if self.closed else ''}>"
+        )
+
+    # Fork
+
+    def _here(self) -> Ledger[T]:
+        """The books of this process; in a child that was just forked, empty ones.
+
+        The pid is compared, as fork in C runs no hooks. No lock is taken: an inherited one may be held
+        for ever by a thread that the child doesn't have. `setdefault` and `pop` of a dict with ints as
+        keys are atomic, so that of several threads one wins.
+        """
+        pid = os.getpid()
+        ledger = self._ledgers.get(pid)
+        if ledger is not None:
+            return ledger
+        ledger = self._ledgers.setdefault(pid, Ledger(self.options, closed=_any_closed(self._ledgers)))
+        for other in list(self._ledgers):
+            inherited = self._ledgers.pop(other, None) if other != pid else None
+            if inherited is not None:
+                _abandon(inherited)
+        return ledger
+
+    # Acquire
+
+    def _queue_up(self, ledger: Ledger[T], claim: Claim[T], deadline: Deadline) -> Place[T]:
+        with ledger.lock:
+            if ledger.closed:
+                raise self._refusal()
+            ledger.take_overdue(claim, self._clock())
+            ledger.queue.append(claim)
+            ledger.assign()
+            if place := claim.granted:
+                return place
+            ledger.waits += 1
+        return self._wait(ledger, claim, deadline)
+
+    def _wait(self, ledger: Ledger[T], claim: Claim[T], deadline: Deadline) -> Place[T]:
+        limit = deadline.within(self.options.acquire_timeout)
+        started = self._clock()
+        claim.gate.acquire(timeout=min(limit.remaining or 0.0, threading.TIMEOUT_MAX))
+        with ledger.lock:
+            ledger.wait_seconds += max(0.0, self._clock() - started)
+            # Only now, under the lock, is it settled: a place may have come just after the time was up.
+            if place := claim.granted:
+                return place
+            ledger.leave_queue(claim)
+            if ledger.closed:
+                raise self._refusal()
+            ledger.timeouts += 1
+        raise self._timeout(is_deadline=limit.at == deadline.at)
+
+    def _lend(
+        self, ledger: Ledger[T], claim: Claim[T], place: Place[T], deadline: Deadline, waited: float
+    ) -> Lease[T]:
+        self._bury(ledger, claim)
+        while place.thing is not None:
+            flaw = place.ending or (Ending.EVICTED if claim.fresh else self._flaw(place, place.thing))
+            if flaw is None:
+                break
+            self._close_thing(ledger, place, flaw)
+            place = self._another_place(ledger, claim, place)
+        thing = place.thing
+        if thing is None:
+            # In one line: nothing can come between the thing's birth and its place in the books.
+            thing = place.thing = self._open_thing(deadline)
+            spread = 1 + LIFETIME_JITTER * (2 * self._random() - 1)
+            place.expires_at = self._clock() + self.options.max_lifetime * spread
+        return self._make_lease(ledger, claim, place, thing, waited)
+
+    def _another_place(self, ledger: Ledger[T], claim: Claim[T], own: Place[T]) -> Place[T]:
+        """Another idle thing's place for a claim whose own thing was no good; else its own, now empty."""
+        with ledger.lock:
+            claim.place = None
+            place = ledger.find_place(claim) or own
+        self._bury(ledger, claim)
+        return place
+
+    def _make_lease(
+        self, ledger: Ledger[T], claim: Claim[T], place: Place[T], thing: T, waited: float
+    ) -> Lease[T]:
+        with ledger.lock:
+            if place.uses:
+                ledger.reused += 1
+            else:
+                ledger.opened += 1
+            place.uses += 1
+            place.idle_since = inf
+        return Lease(self, ledger, claim, place, thing, waited)
+
+    # Release
+
+    def _take_back(self, ledger: Ledger[T], lease: Lease[T], reusable: bool, reason: str) -> None:
+        claim, place = lease.claim, lease.place
+        with ledger.lock:
+            if claim.returned:
+                return
+            claim.returned = True
+        flaw = self._flaw(place, lease.thing) if reusable else Ending.NOT_REUSABLE
+        if reason and not reusable:
+            log.debug("%s: not reusable: %s", self.name, printable(reason))
+        with ledger.lock:
+            now = self._clock()
+            ledger.take_overdue(claim, now)
+            if flaw is None and not ledger.closed:
+                ledger.make_idle(place, now)
+            else:
+                place.ending = flaw or Ending.POOL_CLOSED
+                claim.place = None
+        self._bury(ledger, claim)
+
+    # Closing
+
+    def _give_up(self, ledger: Ledger[T], claim: Claim[T]) -> None:
+        """Leaves nothing of a claim behind, wherever it was; mends what an interrupt left half done."""
+        with ledger.lock:
+            ledger.leave_queue(claim)
+            if claim in ledger.closers:
+                ledger.closers.remove(claim)
+            claim.place = None
+            ledger.assign()
+        self._bury(ledger, claim)
+
+    def _bury(self, ledger: Ledger[T], claim: Claim[T]) -> None:
+        """Closes what the claim holds beside its own place, and gives up those places."""
+        with ledger.lock:
+            doomed = [place for place in ledger.held_by(claim) if place is not claim.place]
+        interrupt: BaseException | None = None
+        for place in doomed:
+            try:
+                self._close_thing(ledger, place, place.ending or Ending.INTERRUPTED)
+            except BaseException as error:  # the others are to be closed all the same
+                interrupt = error
+            # The place is given up only now: the server never sees more than max_size sessions.
+            with ledger.lock:
+                ledger.remove(place)
+        if interrupt is not None:
+            raise interrupt
+
+    def _close_thing(self, ledger: Ledger[T], place: Place[T], why: Ending) -> None:
+        thing = place.thing
+        if thing is None:
+            return
+        place.ending = why
+        log.debug("%s: closing a connection: %s", self.name, why.value)
+        try:
+            thing.close()
+        except BaseException as error:
+            thing.abandon()
+            if not isinstance(error, Exception):
+                raise
+            log.debug("%s: closing failed: %s", self.name, printable(repr(error)))
+        finally:
+            with ledger.lock:
+                ledger.emptied(place, why)
+
+    def _flaw(self, place: Place[T], thing: T) -> Ending | None:
+        """Why this thing must not be lent (again); None if it may."""
+        if not self.options.enabled:
+            return Ending.POOL_OFF
+        if why := place.overdue(self.options, self._clock()):
+            return why
+        try:
+            reason = thing.unusable_reason()
+        except Exception as error:
+            reason = repr(error)
+        if reason is None:
+            return None
+        log.debug("%s: unusable: %s", self.name, printable(reason))
+        return Ending.UNUSABLE
+
+    # Errors
+
+    def _refusal(self) -> PoolClosed:
+        return PoolClosed("The mailer was closed; it sends nothing any more", server=self.name or None)
+
+    def _timeout(self, *, is_deadline: bool) -> MailbridgeError:
+        size, server = self.options.max_size, self.name or None
+        in_use = f"all {size} connections are in use"
+        if is_deadline:
+            return DeadlineExceeded(f"The send's time limit ran out in the queue: {in_use}", server=server)
+        return PoolTimeout(
+            f"No connection became free within {self.options.acquire_timeout:g} seconds: {in_use}",
+            server=server,
+            hint="Raise pool.max_size as far as the server allows, or pool.acquire_timeout.",
+        )
+
+
+def _abandon(ledger: Ledger[T]) -> None:
+    for place in list(ledger.places):
+        place.abandon()
+
+
+def _any_closed(ledgers: dict[int, Ledger[T]]) -> bool:
+    return any(ledger.closed for ledger in list(ledgers.values()))
