@@ -1,0 +1,118 @@
+"""Dovecot: a submission service with a login, and the judge of logins for Postfix.
+
+What it accepts goes on to an smtp-sink, where it can be compared. Its own answer waits for the sink's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.servers.certificates import Certificates
+from tests.servers.process import (
+    UNPRIVILEGED,
+    Endpoint,
+    Program,
+    find_program,
+    free_ports,
+    make_folder,
+    require_root,
+    require_user,
+    tail,
+)
+from tests.servers.sink import SmtpSink
+from tests.servers.storage import StoredMessage
+
+USERNAME = "lab"
+PASSWORD = "s3cret"
+CONFIGURATION = """\
+base_dir = {folder}/run
+state_dir = {folder}/state
+log_path = {folder}/log
+protocols = submission
+listen = 127.0.0.1
+ssl = required
+ssl_cert = <{cert}
+ssl_key = <{key}
+ssl_min_protocol = TLSv1.2
+auth_mechanisms = plain login cram-md5 scram-sha-1 scram-sha-256
+# A refused login shall not cost the test two seconds.
+auth_failure_delay = 0
+hostname = dovecot.lab.test
+default_login_user = dovenull
+default_internal_user = dovecot
+first_valid_uid = 1
+mail_location = maildir:{folder}/mail/%u
+passdb {{
+  driver = passwd-file
+  args = {folder}/users
+}}
+userdb {{
+  driver = static
+  args = uid={user} gid=nogroup home={folder}/mail/%u
+}}
+submission_relay_host = {sink.host}
+submission_relay_port = {sink.port}
+submission_relay_trusted = yes
+submission_max_mail_size = 30M
+service submission-login {{
+  inet_listener submission {{
+    port = {submission.port}
+  }}
+  inet_listener submissions {{
+    port = {submissions.port}
+    ssl = yes
+  }}
+}}
+service auth {{
+  inet_listener {{
+    port = {sasl.port}
+  }}
+}}
+"""
+
+
+class Dovecot:
+    """A running Dovecot: `submission` (STARTTLS), `submissions` (TLS at once), `sasl` (for Postfix).
+
+    Both services want a login as USERNAME with PASSWORD.
+    """
+
+    name = "dovecot"
+
+    def __init__(self, folder: Path, certificates: Certificates) -> None:
+        require_root(self.name)
+        program = find_program(self.name, "dovecot", package="dovecot-core")
+        find_program(self.name, "/usr/lib/dovecot/submission", package="dovecot-submissiond")
+        require_user(self.name, "dovecot", "dovenull")
+        self._log_file = folder / "log"
+        self.submission, self.submissions, self.sasl = free_ports(3)
+        make_folder(folder)
+        make_folder(folder / "mail", owner=UNPRIVILEGED)
+        (folder / "users").write_text(f"{USERNAME}:{{PLAIN}}{PASSWORD}\n")
+        self._sink = SmtpSink(folder / "sink")
+        (folder / "dovecot.conf").write_text(
+            CONFIGURATION.format(
+                folder=folder,
+                user=UNPRIVILEGED,
+                cert=certificates.good.cert_file,
+                key=certificates.good.key_file,
+                sink=self._sink.endpoint,
+                submission=self.submission,
+                submissions=self.submissions,
+                sasl=self.sasl,
+            )
+        )
+        self._program = Program([program, "-F", "-c", folder / "dovecot.conf"], output=folder / "output")
+        endpoints: list[Endpoint] = [self.submission, self.submissions, self.sasl]
+        self._program.wait_until_listening(endpoints, self._log_file)
+
+    def messages(self) -> list[StoredMessage]:
+        """What has been passed on so far."""
+        return self._sink.messages()
+
+    def log(self) -> str:
+        return tail(self._log_file)
+
+    def stop(self) -> None:
+        self._program.stop()
+        self._sink.stop()

@@ -1,0 +1,118 @@
+"""The servers as pytest fixtures.
+
+On a laptop a server that is not installed skips its tests; with CI set they fail.
+A failed test shows the end of the log of each server that it used; the run ends by naming what was left out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from typing import TypeVar
+
+import pytest
+
+from tests.servers.certificates import Certificates
+from tests.servers.dovecot import Dovecot
+from tests.servers.exim import Exim
+from tests.servers.lab import Lab
+from tests.servers.opensmtpd import OpenSmtpd
+from tests.servers.postfix import Postfix
+from tests.servers.process import MissingServerError
+from tests.servers.relay import Relay
+from tests.servers.sink import SmtpSink
+from tests.servers.stunnel import Stunnel
+
+LAB = pytest.StashKey[Lab]()
+T = TypeVar("T")
+StartRelay = Callable[..., Relay]  # (target, *, delay=0.0, cut_before=b"")
+StartSmtpSink = Callable[..., SmtpSink]  # (*options)
+
+
+def must_have_all_servers() -> bool:
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+
+def ask_for(start: Callable[[], T]) -> T:
+    try:
+        return start()
+    except MissingServerError as missing:
+        if must_have_all_servers():
+            pytest.fail(str(missing), pytrace=False)
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
+    lab = pytestconfig.stash[LAB] = Lab()
+    yield lab
+    lab.close()
+
+
+@pytest.fixture(scope="session")
+def certificates(lab: Lab) -> Certificates:
+    return lab.certificates
+
+
+@pytest.fixture(scope="session")
+def postfix(lab: Lab) -> Postfix:
+    return ask_for(lab.postfix)
+
+
+@pytest.fixture(scope="session")
+def dovecot(lab: Lab) -> Dovecot:
+    return ask_for(lab.dovecot)
+
+
+@pytest.fixture(scope="session")
+def exim(lab: Lab) -> Exim:
+    return ask_for(lab.exim)
+
+
+@pytest.fixture(scope="session")
+def opensmtpd(lab: Lab) -> OpenSmtpd:
+    return ask_for(lab.opensmtpd)
+
+
+@pytest.fixture(scope="session")
+def stunnel(lab: Lab) -> Stunnel:
+    return ask_for(lab.stunnel)
+
+
+@pytest.fixture
+def smtp_sink(lab: Lab) -> Iterator[StartSmtpSink]:
+    """smtp_sink(*options) starts one; it is stopped after the test."""
+
+    def start(*options: str) -> SmtpSink:
+        return ask_for(lambda: lab.smtp_sink(*options))
+
+    yield start
+    lab.stop_smtp_sinks()
+
+
+@pytest.fixture
+def relay() -> Iterator[StartRelay]:
+    """relay(target, delay=0.0, cut_before=b"") starts one; it is stopped after the test."""
+    with ExitStack() as stack:
+
+        def start(target: tuple[str, int], *, delay: float = 0.0, cut_before: bytes = b"") -> Relay:
+            return stack.enter_context(Relay(target, delay=delay, cut_before=cut_before))
+
+        yield start
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    lab = item.config.stash.get(LAB, None)
+    if report.failed and lab is not None:
+        names = getattr(item, "fixturenames", ())
+        report.sections += [(f"log of {name}", text) for name, text in lab.logs(names).items()]
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    lab = config.stash.get(LAB, None)
+    for missing in lab.missing.values() if lab else ():
+        terminalreporter.write_line(f"LEFT OUT: every test with {missing}", yellow=True)

@@ -1,0 +1,83 @@
+"""OpenSMTPD: a server without PIPELINING and CHUNKING, in the clear.
+
+Its Debian package cannot be installed beside Postfix. MAILBRIDGE_OPENSMTPD may name a folder into which the
+package has been unpacked (`dpkg -x`). Its queue and its control socket have fixed places: where the kernel
+allows it, the server sees folders of its own there (a private mount namespace), so that nothing else is
+touched.
+
+It adds a Date field where there is none.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from tests.servers.process import (
+    Program,
+    find_program,
+    free_port,
+    make_folder,
+    require_root,
+    require_user,
+    tail,
+)
+from tests.servers.sink import SmtpSink
+from tests.servers.storage import StoredMessage
+
+USERS = ("opensmtpd", "opensmtpq")  # compiled in
+SPOOL = Path("/var/spool/smtpd")
+CHROOT = Path("/var/lib/opensmtpd/empty")
+CONTROL = Path("/run")
+CONFIGURATION = """\
+smtp max-message-size "30M"
+listen on 127.0.0.1 port {plain.port} hostname opensmtpd.lab.test
+action "sink" relay host smtp://{sink}
+match from any for any action "sink"
+"""
+# The own folders come as $1 and $2, the server and its arguments behind.
+IN_OWN_FOLDERS = f'mount --bind "$1" {SPOOL} && mount --bind "$2" {CONTROL} && shift 2 && exec "$@"'
+
+
+class OpenSmtpd:
+    """A running OpenSMTPD: `plain`. What it accepts goes on, a moment later, to an smtp-sink."""
+
+    name = "opensmtpd"
+
+    def __init__(self, folder: Path) -> None:
+        require_root(self.name)
+        unpacked = Path(os.environ.get("MAILBRIDGE_OPENSMTPD", "/"), "usr/sbin/smtpd")
+        program = find_program(self.name, unpacked, package="opensmtpd (see MAILBRIDGE_OPENSMTPD)")
+        require_user(self.name, *USERS)
+        self.plain = free_port()
+        self._sink = SmtpSink(folder / "sink")
+        self._log_file = folder / "log"
+        configuration = folder / "smtpd.conf"
+        configuration.write_text(CONFIGURATION.format(plain=self.plain, sink=self._sink.endpoint))
+        make_folder(SPOOL, mode=0o711)
+        make_folder(CHROOT)
+        own_spool = make_folder(folder / "spool", mode=0o711)
+        own_run = make_folder(folder / "run")
+        command: list[str | Path] = [program, "-d", "-f", configuration]
+        if can_have_own_mounts():
+            shell = ["unshare", "--mount", "sh", "-c", IN_OWN_FOLDERS, "sh"]
+            command = [*shell, own_spool, own_run, *command]
+        self._program = Program(command, output=self._log_file)
+        self._program.wait_until_listening([self.plain], self._log_file)
+
+    def messages(self, *, at_least: int = 0) -> list[StoredMessage]:
+        """What has been passed on so far, one per transaction; waits until there are `at_least` so many."""
+        return self._sink.messages(at_least=at_least, seconds=10.0)
+
+    def log(self) -> str:
+        return tail(self._log_file)
+
+    def stop(self) -> None:
+        self._program.stop()
+        self._sink.stop()
+
+
+def can_have_own_mounts() -> bool:
+    trial = subprocess.run(["unshare", "--mount", "true"], capture_output=True, timeout=5, check=False)
+    return trial.returncode == 0
