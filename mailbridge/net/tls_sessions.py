@@ -1,0 +1,56 @@
+"""TLS sessions kept for a later connection to the same server, which then costs less.
+
+Nothing here decides whether a session may be resumed: the server does, and a refused one costs
+nothing but a full handshake.
+"""
+
+import os
+import ssl
+import threading
+
+# A session is a few kilobytes; this bounds the memory of a process with many servers.
+MOST_SESSIONS = 256
+
+_Key = tuple[ssl.SSLContext, str, str]
+
+
+class SessionStore:
+    """At most `limit` sessions, the oldest out first. Safe for several threads.
+
+    A session stands under the context that verified its certificate, the name that was verified
+    and the server's host:port: resuming skips the certificate, so none of them may differ.
+    """
+
+    def __init__(self, limit: int = MOST_SESSIONS) -> None:
+        self._limit = limit
+        self.forget()
+
+    def remember(
+        self, context: ssl.SSLContext, name: str | None, server: str, session: ssl.SSLSession | None
+    ) -> None:
+        """Keep `session` (`Stream.tls_session`), in place of an earlier one.
+
+        To be called once something was received or the stream is being closed: under TLS 1.3 the
+        server sends what can be resumed after the handshake (RFC 8446 section 4.6.1).
+        """
+        if session is None or not (session.has_ticket or session.id):
+            return
+        with self._lock:
+            self._sessions.pop(key := (context, name or "", server), None)
+            self._sessions[key] = session
+            if len(self._sessions) > self._limit:
+                del self._sessions[next(iter(self._sessions))]
+
+    def recall(self, context: ssl.SSLContext, name: str | None, server: str) -> ssl.SSLSession | None:
+        """The session to resume, which is given out once (RFC 8446 appendix C.4); or None."""
+        with self._lock:
+            return self._sessions.pop((context, name or "", server), None)
+
+    def forget(self) -> None:
+        """Keep nothing. With a new lock: after a fork a thread that is gone may hold the old one."""
+        self._lock = threading.Lock()
+        self._sessions: dict[_Key, ssl.SSLSession] = {}
+
+
+sessions = SessionStore()
+os.register_at_fork(after_in_child=sessions.forget)
