@@ -218,9 +218,19 @@ class Ledger(Generic[T]):
         self.places.discard(place)
         self.assign()
 
-    def leave_queue(self, claim: Claim[T]) -> None:
-        if claim in self.queue:
-            self.queue.remove(claim)
+    def dismiss(self, claim: Claim[T]) -> None:
+        """The claim waits no longer."""
+        for line in (self.queue, self.closers):
+            if claim in line:
+                line.remove(claim)
+
+    def count_loan(self, place: Place[T]) -> None:
+        if place.uses:
+            self.reused += 1
+        else:
+            self.opened += 1
+        place.uses += 1
+        place.idle_since = inf
 
     def emptied(self, place: Place[T], why: Ending) -> None:
         """The place's thing is closed."""

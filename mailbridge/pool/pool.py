@@ -14,8 +14,7 @@ import random as _random
 import threading
 import time
 from collections.abc import Callable
-from math import inf
-from typing import Generic
+from typing import Generic, TypeVar
 
 from mailbridge.errors import DeadlineExceeded, MailbridgeError, PoolClosed, PoolTimeout
 from mailbridge.net.deadline import NEVER, Clock, Deadline
@@ -23,6 +22,8 @@ from mailbridge.options import PoolOptions
 from mailbridge.pool.lease import Lease
 from mailbridge.pool.ledger import Claim, Ending, Ledger, Place, PoolStats, T
 from mailbridge.results import printable
+
+R = TypeVar("R")
 
 log = logging.getLogger("mailbridge.pool")
 
@@ -64,14 +65,7 @@ class Pool(Generic[T]):
         """
         ledger = self._here()
         claim: Claim[T] = Claim(fresh=fresh)
-        try:
-            started = self._clock()
-            place = self._queue_up(ledger, claim, deadline)
-            waited = max(0.0, self._clock() - started)
-            return self._lend(ledger, claim, place, deadline, waited)
-        except BaseException:
-            self._give_up(ledger, claim)
-            raise
+        return self._wholly(ledger, claim, lambda: self._lend(ledger, claim, deadline))
 
     def release(self, lease: Lease[T], *, reusable: bool, reason: str = "") -> None:
         """Takes a thing back: to lend it again if it is `reusable` and still good, else to close it.
@@ -85,11 +79,7 @@ class Pool(Generic[T]):
         if lease.ledger is not ledger:
             lease.place.abandon()  # lent before a fork: the session belongs to the parent
             return
-        try:
-            self._take_back(ledger, lease, reusable, reason)
-        except BaseException:
-            self._give_up(ledger, lease.claim)
-            raise
+        self._wholly(ledger, lease.claim, lambda: self._take_back(ledger, lease, reusable, reason))
 
     def close(self, drain: float = 0.0) -> None:
         """Closes the pool: idle things at once, lent ones when they come back; may be called again.
@@ -99,27 +89,13 @@ class Pool(Generic[T]):
         """
         ledger = self._here()
         closer: Claim[T] = Claim()
-        try:
-            with ledger.lock:
-                ledger.closed = True
-                ledger.take_idle(closer, Ending.POOL_CLOSED)
-                ledger.closers.append(closer)
-                ledger.assign()
-            self._bury(ledger, closer)
-            if drain > 0 and ledger.places:
-                closer.gate.acquire(timeout=min(drain, threading.TIMEOUT_MAX))
-        finally:
-            self._give_up(ledger, closer)
+        self._wholly(ledger, closer, lambda: self._shut(ledger, closer, drain))
 
     def discard_idle(self) -> None:
         """Closes all idle things; those lent may still come back."""
         ledger = self._here()
         claim: Claim[T] = Claim()
-        try:
-            with ledger.lock:
-                ledger.take_idle(claim, Ending.DISCARDED)
-        finally:
-            self._give_up(ledger, claim)
+        self._wholly(ledger, claim, lambda: self._close_idle(ledger, claim, Ending.DISCARDED))
 
     def forget(self) -> None:
         """For a child after fork: abandons all things, without a byte, and starts with empty books.
@@ -193,29 +169,28 @@ class Pool(Generic[T]):
             # Only now, under the lock, is it settled: a place may have come just after the time was up.
             if place := claim.granted:
                 return place
-            ledger.leave_queue(claim)
+            ledger.dismiss(claim)
             if ledger.closed:
                 raise self._refusal()
             ledger.timeouts += 1
         raise self._timeout(is_deadline=limit.at == deadline.at)
 
-    def _lend(
-        self, ledger: Ledger[T], claim: Claim[T], place: Place[T], deadline: Deadline, waited: float
-    ) -> Lease[T]:
+    def _lend(self, ledger: Ledger[T], claim: Claim[T], deadline: Deadline) -> Lease[T]:
+        asked = self._clock()
+        place = self._queue_up(ledger, claim, deadline)
+        waited = max(0.0, self._clock() - asked)
         self._bury(ledger, claim)
         while place.thing is not None:
             flaw = place.ending or (Ending.EVICTED if claim.fresh else self._flaw(place, place.thing))
             if flaw is None:
-                break
+                return self._lease(ledger, claim, place, place.thing, waited)
             self._close_thing(ledger, place, flaw)
             place = self._another_place(ledger, claim, place)
-        thing = place.thing
-        if thing is None:
-            # In one line: nothing can come between the thing's birth and its place in the books.
-            thing = place.thing = self._open_thing(deadline)
-            spread = 1 + LIFETIME_JITTER * (2 * self._random() - 1)
-            place.expires_at = self._clock() + self.options.max_lifetime * spread
-        return self._make_lease(ledger, claim, place, thing, waited)
+        # In one line: nothing can come between the thing's birth and its place in the books.
+        thing = place.thing = self._open_thing(deadline)
+        spread = 1 + LIFETIME_JITTER * (2 * self._random() - 1)
+        place.expires_at = self._clock() + self.options.max_lifetime * spread
+        return self._lease(ledger, claim, place, thing, waited)
 
     def _another_place(self, ledger: Ledger[T], claim: Claim[T], own: Place[T]) -> Place[T]:
         """Another idle thing's place for a claim whose own thing was no good; else its own, now empty."""
@@ -225,16 +200,11 @@ class Pool(Generic[T]):
         self._bury(ledger, claim)
         return place
 
-    def _make_lease(
+    def _lease(
         self, ledger: Ledger[T], claim: Claim[T], place: Place[T], thing: T, waited: float
     ) -> Lease[T]:
         with ledger.lock:
-            if place.uses:
-                ledger.reused += 1
-            else:
-                ledger.opened += 1
-            place.uses += 1
-            place.idle_since = inf
+            ledger.count_loan(place)
         return Lease(self, ledger, claim, place, thing, waited)
 
     # Release
@@ -260,12 +230,42 @@ class Pool(Generic[T]):
 
     # Closing
 
-    def _give_up(self, ledger: Ledger[T], claim: Claim[T]) -> None:
-        """Leaves nothing of a claim behind, wherever it was; mends what an interrupt left half done."""
+    def _shut(self, ledger: Ledger[T], closer: Claim[T], drain: float) -> None:
         with ledger.lock:
-            ledger.leave_queue(claim)
-            if claim in ledger.closers:
-                ledger.closers.remove(claim)
+            ledger.closed = True
+            ledger.closers.append(closer)
+            ledger.assign()
+        self._close_idle(ledger, closer, Ending.POOL_CLOSED)
+        if drain > 0 and ledger.places:
+            closer.gate.acquire(timeout=min(drain, threading.TIMEOUT_MAX))
+        with ledger.lock:
+            ledger.dismiss(closer)
+
+    def _close_idle(self, ledger: Ledger[T], claim: Claim[T], why: Ending) -> None:
+        with ledger.lock:
+            ledger.take_idle(claim, why)
+        self._bury(ledger, claim)
+
+    def _wholly(self, ledger: Ledger[T], claim: Claim[T], act: Callable[[], R]) -> R:
+        """Runs `act`. If anything is raised in it, nothing of the claim stays behind.
+
+        The clean-up can be repeated, and is if it is interrupted: after a failure to open, say, a
+        KeyboardInterrupt may come that late.
+        """
+        try:
+            return act()
+        except BaseException:
+            try:
+                self._give_up(ledger, claim)
+            except BaseException:
+                self._give_up(ledger, claim)
+                raise
+            raise
+
+    def _give_up(self, ledger: Ledger[T], claim: Claim[T]) -> None:
+        """Frees all that a claim holds, wherever it was; mends what an interrupt left half done."""
+        with ledger.lock:
+            ledger.dismiss(claim)
             claim.place = None
             ledger.assign()
         self._bury(ledger, claim)
