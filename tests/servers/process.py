@@ -165,6 +165,14 @@ class Program:
     def is_running(self) -> bool:
         return self._process.poll() is None
 
+    def open_files(self) -> set[Path]:
+        """What the program itself, not its children, has open now."""
+        found = set()
+        for descriptor in Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                found.add(descriptor.readlink())
+        return found
+
     def wait_until_listening(self, endpoints: Sequence[Endpoint], log: Path) -> None:
         """Return when all endpoints accept connections; else ServerFailedError."""
         waiting = list(endpoints)

@@ -7,6 +7,7 @@ hangs up, `-f cmd` / `-r cmd` refuse for good / for now, `-A 0` answers 550 in t
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from tests.servers.process import (
@@ -56,4 +57,9 @@ class SmtpSink:
         self._program.stop()
 
     def _files(self) -> list[Path]:
-        return sorted(self._dump.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        """The complete ones: smtp-sink holds a file open from MAIL to the end of the content."""
+        finished = {}
+        for path in set(self._dump.iterdir()) - self._program.open_files():
+            with contextlib.suppress(FileNotFoundError):  # a transaction that was broken off meanwhile
+                finished[path] = path.stat().st_mtime_ns
+        return sorted(finished, key=finished.__getitem__)

@@ -7,15 +7,10 @@ from pathlib import Path
 from tests.servers.certificates import Certificates
 from tests.servers.process import Endpoint, Program, find_program, free_ports, tail
 
-SERVICES = [
-    "good",
-    "expired",
-    "wrong_host",
-    "self_signed",
-    "old_tls",
-    "client_certificate",
-    "starttls_expired",
-]
+SERVICES = (
+    *("good", "expired", "wrong_host", "self_signed"),
+    *("old_tls", "client_certificate", "starttls_expired"),
+)
 SERVICE = """\
 [{name}]
 accept = {endpoint}
