@@ -10,14 +10,12 @@ here asks DNS whether a domain exists, and nothing folds or encodes header field
 """
 
 import binascii
-import ipaddress
 import quopri
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from mailbridge.errors import InvalidAddress
-from mailbridge.results import printable
+from mailbridge.mailbox import ATEXT, CONTROL, DOT_ATOM, Mailbox, as_ascii, quoted, refusal, to_ascii_domain
 
 __all__ = [
     "Mailbox",
@@ -25,67 +23,24 @@ __all__ = [
     "parse_address",
     "parse_address_list",
     "parse_mailbox",
+    "quoted_phrase",
     "to_ascii_domain",
 ]
 
-# RFC 5321 section 4.5.3.1.1 asks servers for at least 64 octets; mailing lists that encode a
-# recipient into the sender (VERP, SRS) use more, and servers take them.
-MAX_LOCAL_OCTETS = 256
-MAX_DOMAIN_OCTETS = 255  # RFC 5321 section 4.5.3.1.2
-MAX_LABEL_OCTETS = 63  # RFC 1035 section 2.3.4
 # RFC 2047 section 2 ends an encoded word at 75; sloppy writers go beyond, within reason.
 MAX_ENCODED_WORD = 1000
 
-# C0, DEL and C1, the line separators of Unicode, and what UTF-8 can't say.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # Of these, what not even a display name may hold. The rest is met in old mail (8-bit names).
 _BREAK = re.compile("[\x00-\x08\x0a-\x1f\x7f\u2028\u2029]")
-_ATEXT = r"[^\x00-\x20\x7f\"(),.:;<>@\[\]\\]"
-_DOT_ATOM = re.compile(rf"{_ATEXT}++(?:\.{_ATEXT}++)*+")
 _QUOTED = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _DOMAIN_TEXT = re.compile(r"\[[^\[\]\\]*+\]|[^\x00-\x20\x7f\"(),:;<>@\[\]\\]++")
-_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _WORD = re.compile(r"[^\x00-\x20\x7f\"(),:;<>@\[\]\\]++")
 _BLANK = re.compile(r"[ \t]++")
 _COMMENT_PART = re.compile(r"[^()\\]++|\\.|[()]", re.DOTALL)
 _FOLD = re.compile(r"\r?\n(?=[ \t])")
-_PLAIN_PHRASE = re.compile(rf"{_ATEXT}++(?: {_ATEXT}++)*+")
+_PLAIN_PHRASE = re.compile(rf"{ATEXT}++(?: {ATEXT}++)*+")
 _ENCODED_WORD = re.compile(r"=\?([^?*]+)(?:\*[^?]*)?\?([bBqQ])\?([^?]*)\?=")
-
-
-def _refuse(text: str, why: str) -> InvalidAddress:
-    return InvalidAddress(f'Invalid address "{printable(text)}": {why}')
-
-
-@dataclass(frozen=True, slots=True)
-class Mailbox:
-    """One mailbox: `local` is the local part without its quotes, `domain` an ASCII domain name
-    (A-labels) or an address literal in brackets. An invalid one can't be made: InvalidAddress.
-    """
-
-    local: str
-    domain: str
-
-    def __post_init__(self) -> None:
-        problem = _local_problem(self.local) or _domain_problem(self.domain)
-        if problem:
-            raise _refuse(f"{self.local}@{self.domain}", problem)
-
-    @property
-    def addr_spec(self) -> str:
-        """The address as it stands in commands and headers; quoted only where it must be."""
-        if _DOT_ATOM.fullmatch(self.local):
-            return f"{self.local}@{self.domain}"
-        return f"{_quote(self.local)}@{self.domain}"
-
-    @property
-    def needs_smtputf8(self) -> bool:
-        """Whether only a server with SMTPUTF8 (RFC 6531) can take it."""
-        return not self.local.isascii()
-
-    def __str__(self) -> str:
-        return self.addr_spec
 
 
 def parse_mailbox(text: str) -> Mailbox:
@@ -95,7 +50,7 @@ def parse_mailbox(text: str) -> Mailbox:
     ends without a dot. Raises InvalidAddress.
     """
     scanner = _Scanner(text)
-    if _CONTROL.search(text):
+    if CONTROL.search(text):
         raise scanner.refusal("it contains a control character")
     mailbox = scanner.mailbox()
     if scanner.position != len(text):
@@ -122,93 +77,16 @@ def format_address(display: str, mailbox: Mailbox) -> str:
 
     Raises InvalidAddress for a name with control characters.
     """
-    if _CONTROL.search(display):
-        raise _refuse(display, "its display name contains a control character")
-    if not display:
-        return mailbox.addr_spec
+    return f"{quoted_phrase(display)} <{mailbox.addr_spec}>" if display else mailbox.addr_spec
+
+
+def quoted_phrase(display: str) -> str:
+    """A display name or the name of a group, in quotes where RFC 5322 section 3.2.5 wants them."""
+    if CONTROL.search(display):
+        raise refusal(display, "its display name contains a control character")
     # What looks like an encoded word would be decoded by the reader.
     is_plain = _PLAIN_PHRASE.fullmatch(display) and "=?" not in display
-    return f"{display if is_plain else _quote(display)} <{mailbox.addr_spec}>"
-
-
-def to_ascii_domain(text: str) -> str:
-    """`text` as a domain in A-labels by UTS-46; ASCII passes as it is, without any check.
-
-    Python's own codec is of no use: it maps `faß` to `fass`. Raises InvalidAddress, which names
-    the extra `idna` where that is what's missing.
-    """
-    domain, problem = _as_ascii(text)
-    if problem:
-        raise _refuse(text, problem)
-    return domain
-
-
-def _as_ascii(domain: str) -> tuple[str, str]:
-    """`domain` in ASCII, and what is wrong with it if anything is."""
-    if domain.isascii():
-        return domain, ""
-    if len(domain) > MAX_DOMAIN_OCTETS:
-        return domain, f"its domain is longer than {MAX_DOMAIN_OCTETS} octets"
-    try:
-        import idna
-    except ImportError:
-        return domain, "a domain that is not ASCII needs the extra mailbridge-smtp[idna], or its xn-- form"
-    try:
-        encoded = idna.encode(domain, uts46=True, std3_rules=True).decode("ascii")
-    except UnicodeError as error:  # idna.IDNAError is one
-        return domain, f"its domain is no internationalized domain name ({printable(str(error))})"
-    if encoded.rpartition(".")[2].isdigit():
-        return domain, "its domain only looks like a name; it maps to numbers"
-    return encoded, ""
-
-
-def _quote(content: str) -> str:
-    escaped = content.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def _local_problem(local: str) -> str:
-    if not local:
-        return "its local part is empty"
-    if _CONTROL.search(local):
-        return "it contains a control character"
-    if "<" in local or ">" in local:
-        # Legal in quotes, but servers have taken what follows ">" for parameters of the command.
-        return "'<' and '>' can't stand in a local part"
-    if len(local.encode()) > MAX_LOCAL_OCTETS:
-        return f"its local part is longer than {MAX_LOCAL_OCTETS} octets"
-    return ""
-
-
-def _domain_problem(domain: str) -> str:
-    if not domain.isascii() or not domain:
-        return "its domain is not ASCII" if domain else "its domain is empty"
-    if domain.startswith("["):
-        return _literal_problem(domain)
-    if len(domain) > MAX_DOMAIN_OCTETS:
-        return f"its domain is longer than {MAX_DOMAIN_OCTETS} octets"
-    for label in domain.split("."):
-        if not label:
-            return "its domain has an empty label (a dot too many)"
-        if len(label) > MAX_LABEL_OCTETS:
-            return f"a label of its domain is longer than {MAX_LABEL_OCTETS} octets"
-        if not _LABEL.fullmatch(label):
-            return "its domain contains something else than letters, digits, hyphens and dots"
-    return ""
-
-
-def _literal_problem(domain: str) -> str:
-    """RFC 5321 section 4.1.3, without General-address-literal: no tag but IPv6 was ever assigned."""
-    content = domain[1:-1] if domain.endswith("]") else ""
-    tag, _, address = content.partition(":")
-    try:
-        if tag.upper() == "IPV6" and "%" not in address:  # a zone means nothing to another host
-            ipaddress.IPv6Address(address)
-        else:
-            ipaddress.IPv4Address(content)
-    except ValueError:
-        return "its address literal is neither [IPv4] nor [IPv6:address]"
-    return ""
+    return display if is_plain else quoted(display)
 
 
 def _header_scanner(text: str) -> "_Scanner":
@@ -229,7 +107,7 @@ class _Scanner:
         self.position = 0
 
     def refusal(self, why: str) -> InvalidAddress:
-        return _refuse(self.text, why)
+        return refusal(self.text, why)
 
     def unexpected(self) -> InvalidAddress:
         found = self.peek()
@@ -267,7 +145,7 @@ class _Scanner:
     def local_part(self) -> str | None:
         """A local part if one stands here with its "@" right behind it; both are taken."""
         start = self.position
-        token = self.take(_QUOTED) if self.peek() == '"' else self.take(_DOT_ATOM)
+        token = self.take(_QUOTED) if self.peek() == '"' else self.take(DOT_ATOM)
         if token is None or self.peek() != "@":
             self.position = start
             return None
@@ -284,9 +162,9 @@ class _Scanner:
         domain = self.take(_DOMAIN_TEXT)
         if domain is None:
             raise self.unexpected()
-        ascii_domain, problem = _as_ascii(domain)
+        ascii_domain, problem = as_ascii(domain)
         if problem:
-            raise _refuse(f"{local}@{domain}", problem)
+            raise refusal(f"{local}@{domain}", problem)
         return Mailbox(local, ascii_domain)
 
     def only_address(self) -> tuple[str, Mailbox]:
@@ -360,7 +238,7 @@ class _Scanner:
             gap = " " if words and self.position > start else ""
             token = self.take(_QUOTED) if self.peek() == '"' else self.take(_WORD)
             if token is None:
-                return _CONTROL.sub(" ", "".join(words))
+                return CONTROL.sub(" ", "".join(words))
             decoded = None if token.startswith('"') else _decode_word(token)
             if not (after_encoded and decoded is not None):  # RFC 2047 section 6.2: the gap is no blank
                 words.append(gap)
@@ -377,7 +255,7 @@ def _decode_word(word: str) -> str | None:
     charset, encoding, content = match.groups()
     try:
         if encoding in "bB":
-            data = binascii.a2b_base64(content + "=" * (-len(content) % 4))
+            data = binascii.a2b_base64(content + "=" * (-len(content) % 4), strict_mode=True)
         else:
             data = quopri.decodestring(content.encode(), header=True)
         return data.decode(charset, "replace")

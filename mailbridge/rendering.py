@@ -1,0 +1,214 @@
+"""Messages as bytes: canonical CRLF content, without Bcc, fit for 7-bit header fields.
+
+Takes what a program has: an `EmailMessage`, an older `Message`, a `mailbridge.Message`, bytes. Nothing
+of the caller's message is changed. What is signed, and what comes as bytes, is never encoded anew:
+only its line ends are made canonical. Dot-stuffing, and what a server supports, belong elsewhere.
+"""
+
+import base64
+import binascii
+import copy
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email import message_from_bytes, policy
+from email.message import Message as AnyMessage
+from email.utils import format_datetime
+
+from mailbridge.addresses import parse_address_list
+from mailbridge.errors import InvalidAddress, InvalidMessage, NotSupported
+from mailbridge.message import Message
+from mailbridge.protocol.content import LINE_LIMIT, canonical, is_eight_bit
+from mailbridge.serializing import written
+
+__all__ = ["Rendered", "render"]
+
+# Blind copies are in the envelope alone (RFC 5322 section 3.6.3). Those of attached messages are content.
+_BLIND_FIELDS = ("bcc", "resent-bcc")
+_LONG_LINE = re.compile(rf"[^\r\n]{{{LINE_LIMIT + 1}}}")
+_SIGNATURE = re.compile(rb"^(?:DKIM-Signature|ARC-[A-Za-z-]+)[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_MESSAGE_ID = re.compile(rb"^Message-ID[ \t]*:(?:[ \t]|\r\n[ \t])*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+
+_IDENTITY_ENCODINGS = ("", "7bit", "8bit", "binary")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _token() -> str:
+    """128 random bits, so that none comes twice or can be guessed; short, so that no boundary is folded."""
+    return secrets.token_hex(16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """Content for the wire, before dot-stuffing, and what a server must be able to do for it.
+
+    `content` ends in CRLF and holds no bare CR or LF. `message_id` is as in the field, brackets
+    included. `is_eight_bit`: a byte above 127 somewhere; `needs_smtputf8`: one in the header fields
+    of the message itself. `is_signed`: a DKIM or ARC signature forbids any change.
+    """
+
+    content: bytes
+    message_id: str | None
+    is_eight_bit: bool
+    needs_smtputf8: bool
+    is_signed: bool
+
+    def seven_bit(self) -> "Rendered":
+        """The same message for a server without 8BITMIME (RFC 6152 section 3).
+
+        Raises NotSupported where that is impossible: signed messages, raw UTF-8 in header fields.
+        """
+        if not self.is_eight_bit:
+            return self
+        if self.is_signed:
+            raise _no_eight_bit("The message is signed and must not be encoded anew")
+        if self.needs_smtputf8:
+            raise _no_eight_bit("The header fields hold raw UTF-8")
+        message = message_from_bytes(self.content, policy=policy.SMTP)
+        for part in message.walk():
+            if part.get_content_type() == "multipart/signed":
+                raise _no_eight_bit("A part of the message is signed and must not be encoded anew")
+            _make_seven_bit(part)
+        content = written(message)
+        if is_eight_bit(content):
+            raise _no_eight_bit("The message holds 8-bit data outside its parts")
+        return replace(self, content=content, is_eight_bit=False)
+
+
+def render(
+    message: AnyMessage | Message | bytes,
+    *,
+    smtputf8: bool = False,
+    now: Callable[[], datetime] = _now,
+    token: Callable[[], str] = _token,
+) -> Rendered:
+    """`message` as content for the wire.
+
+    Bytes go as they are but for their line ends: Bcc fields in them stay. Of a message, Bcc fields
+    are left out, Date and a Message-ID under the sender's domain are added where they are missing
+    (not to a signed one), and text with lines over 998 bytes is encoded. With `smtputf8` header
+    fields are written as UTF-8 instead of encoded words; a local part that is not ASCII always is.
+
+    Raises InvalidMessage for what can't be written without changing its meaning.
+    """
+    if isinstance(message, bytes | bytearray | memoryview):
+        return _rendered(canonical(bytes(message)))
+    if isinstance(message, Message):
+        message = message.as_email_message()
+    if not isinstance(message, AnyMessage):
+        raise InvalidMessage(f"A message or bytes are needed, not {type(message).__name__}")
+    is_signed = any(name.lower() == "dkim-signature" or name.lower()[:4] == "arc-" for name in message)
+    message = _copied(message)
+    for name in _BLIND_FIELDS:
+        del message[name]
+    if not is_signed:
+        _complete(message, now, token)
+    for part in message.walk():
+        if part.get_content_maintype() == "multipart" and not part.get_boundary():
+            part.set_boundary(token())
+    return _rendered(written(message, smtputf8=smtputf8, as_is=is_signed))
+
+
+def _rendered(content: bytes) -> Rendered:
+    head = content[: content.find(b"\r\n\r\n") + 2 or None]
+    message_id = _MESSAGE_ID.search(head)
+    return Rendered(
+        content=content,
+        message_id=message_id[1].decode("utf-8", "replace").strip() or None if message_id else None,
+        is_eight_bit=is_eight_bit(content),
+        needs_smtputf8=is_eight_bit(head),
+        is_signed=_SIGNATURE.search(head) is not None,
+    )
+
+
+def _copied(message: AnyMessage) -> AnyMessage:
+    """A copy of the tree of parts that shares the payloads, which are immutable strings."""
+    copied = copy.copy(message)
+    del copied["\0"]  # no such field, but from here on the copy has a list of fields of its own
+    if copied.is_multipart():
+        copied.set_payload([_copied(part) for part in message.get_payload()])  # type: ignore[arg-type]
+    return copied
+
+
+def _complete(message: AnyMessage, now: Callable[[], datetime], token: Callable[[], str]) -> None:
+    if "Date" not in message:
+        message["Date"] = format_datetime(now())
+    if "Message-ID" not in message:
+        # Not this host's name, which is nobody's business, and often is no domain at all.
+        message["Message-ID"] = f"<{token()}@{_sender_domain(message)}>"
+    for part in _unsigned_parts(message):
+        if not part.is_multipart() and _must_be_encoded(part):
+            _encode(part)
+
+
+def _sender_domain(message: AnyMessage) -> str:
+    try:
+        return parse_address_list(str(message.get("From", "")))[0][1].domain
+    except (InvalidAddress, IndexError):
+        return "localhost"
+
+
+def _unsigned_parts(message: AnyMessage) -> Iterator[AnyMessage]:
+    """All parts but those that somebody else vouches for: in signed multiparts and attached messages."""
+    yield message
+    if message.is_multipart() and message.get_content_type() not in ("multipart/signed", "message/rfc822"):
+        for part in message.get_payload():
+            yield from _unsigned_parts(part)  # type: ignore[arg-type]  # payloads of multiparts are messages
+
+
+def _must_be_encoded(part: AnyMessage) -> bool:
+    payload = part.get_payload()
+    encoding = _encoding_of(part)
+    if not isinstance(payload, str) or encoding not in _IDENTITY_ENCODINGS:
+        return False
+    # Binary data would be changed by making line ends canonical.
+    return encoding == "binary" or _LONG_LINE.search(payload) is not None
+
+
+def _make_seven_bit(part: AnyMessage) -> None:
+    encoding = _encoding_of(part)
+    if encoding not in _IDENTITY_ENCODINGS:
+        return
+    payload = part.get_payload()
+    if isinstance(payload, str) and not payload.isascii():
+        _encode(part)
+    elif encoding in ("8bit", "binary"):
+        _set_encoding(part, "7bit")
+
+
+def _encoding_of(part: AnyMessage) -> str:
+    return str(part.get("Content-Transfer-Encoding", "")).strip().lower()
+
+
+def _set_encoding(part: AnyMessage, encoding: str) -> None:
+    if "Content-Transfer-Encoding" in part:
+        part.replace_header("Content-Transfer-Encoding", encoding)
+    else:
+        part["Content-Transfer-Encoding"] = encoding
+
+
+def _encode(part: AnyMessage) -> None:
+    """Quoted-printable for text that is mostly ASCII, else base64 (RFC 2045 section 6)."""
+    data = part.get_payload(decode=True)
+    if not isinstance(data, bytes):
+        raise InvalidMessage(f"A part of type {part.get_content_type()} has no payload that can be encoded")
+    is_text = part.get_content_maintype() == "text"
+    beyond_ascii = len(data) - len(data.translate(None, bytes(range(128, 256))))
+    if is_text and beyond_ascii * 6 <= len(data) and _encoding_of(part) != "binary":
+        encoded = binascii.b2a_qp(
+            canonical(data) if data[-1:] in b"\r\n" else canonical(data)[:-2], istext=True
+        )
+        _set_encoding(part, "quoted-printable")
+    else:
+        encoded = base64.encodebytes(data)
+        _set_encoding(part, "base64")
+    part.set_payload(encoded.decode("ascii"))
+
+
+def _no_eight_bit(why: str) -> NotSupported:
+    return NotSupported(f"The server lacks 8BITMIME, which the message needs. {why}", extension="8BITMIME")
