@@ -282,7 +282,8 @@ class Pool(Generic[T]):
                 interrupt = error
             # The place is given up only now: the server never sees more than max_size sessions.
             with ledger.lock:
-                ledger.remove(place)
+                if place.thing is None:
+                    ledger.remove(place)
         if interrupt is not None:
             raise interrupt
 

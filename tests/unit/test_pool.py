@@ -108,9 +108,13 @@ class TestLending:
 
     def test_a_release_inside_the_block_is_the_one_that_counts(self, world: World) -> None:
         pool = pool_of(world)
-        with pytest.raises(ValueError, match="refused"), pool.acquire() as lease:
-            pool.release(lease, reusable=True)
+
+        def keep_and_raise(lease: Lease[Thing]) -> None:
+            give_back(lease)
             raise ValueError("refused")
+
+        with pytest.raises(ValueError, match="refused"), pool.acquire() as lease:
+            keep_and_raise(lease)
         assert pool.stats().idle == 1
 
 

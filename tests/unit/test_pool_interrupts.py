@@ -1,0 +1,382 @@
+"""An interrupt before any line of the pool's code leaks neither a place nor a thing.
+
+Each scenario is run again and again, interrupted one line later each time, until it gets through.
+A signal's KeyboardInterrupt comes after a call or a jump back, so that lines which do neither
+(`try:`, `except …:`) and the way out of a `with` are left out: nothing is raised there in reality.
+"""
+
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from linecache import getline
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import mailbridge.pool
+from mailbridge.errors import PoolClosed
+from mailbridge.net.deadline import Deadline
+from mailbridge.pool import Lease, Pool
+from tests.unit.pool_things import PATIENCE, Borrower, FakeClock, Thing, World, pool_of, queue_one
+
+FOLDER = str(Path(next(iter(mailbridge.pool.__path__))))
+QUIET_LINE = re.compile(r"\s*(try|finally|else|except\b.*):(\s*#.*)?$")
+
+
+class Interrupt(BaseException):
+    pass
+
+
+class Interrupter:
+    """Raises `Interrupt` once, before the line with number `at` that this thread runs in the pool."""
+
+    def __init__(self, at: int, on_call: dict[str, Callable[[], None]]) -> None:
+        self.at = at
+        self.lines = 0
+        self.struck_in: list[str] = []  # the functions on the stack, the innermost first
+        self.on_call = on_call
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
+        if not frame.f_code.co_filename.startswith(FOLDER):
+            return None
+        if act := self.on_call.pop(frame.f_code.co_name, None):
+            act()
+        entered: set[int] = set()
+
+        def in_frame(frame: FrameType, event: str, argument: object) -> Any:
+            if event == "line" and self.counts(frame, entered):
+                self.lines += 1
+                if self.lines == self.at:
+                    self.struck_in = list(functions_of(frame))
+                    raise Interrupt
+            return in_frame
+
+        return in_frame
+
+    def counts(self, frame: FrameType, entered: set[int]) -> bool:
+        line = getline(frame.f_code.co_filename, frame.f_lineno)
+        if line.strip().startswith("with "):
+            is_way_out = frame.f_lineno in entered
+            entered ^= {frame.f_lineno}
+            return not is_way_out
+        return not QUIET_LINE.match(line)
+
+
+def functions_of(frame: FrameType | None) -> Iterator[str]:
+    while frame is not None and frame.f_code.co_filename.startswith(FOLDER):
+        yield frame.f_code.co_name
+        frame = frame.f_back
+
+
+@contextmanager
+def tracing(interrupter: Interrupter) -> Iterator[None]:
+    before = sys.gettrace()
+    sys.settrace(interrupter)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+class Scene:
+    """One pool in a certain state, and what is done to it."""
+
+    lent_before = 0  # leases that others hold
+    on_call: dict[str, Callable[[], None]]
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.clock = FakeClock()
+        self.on_call = {}
+        self.pool = self.prepare()
+
+    def prepare(self) -> Pool[Thing]:
+        return pool_of(self.world, self.clock, max_size=3)
+
+    def act(self) -> None:
+        lease = self.pool.acquire()
+        sys.settrace(None)
+        self.pool.release(lease, reusable=True)
+
+    def after_interrupt(self, struck_in: list[str]) -> None:
+        """Beyond what holds for all scenes."""
+
+    def fill(self, count: int) -> list[Lease[Thing]]:
+        return [self.pool.acquire() for _ in range(count)]
+
+    def idle(self, count: int) -> None:
+        for lease in self.fill(count):
+            self.pool.release(lease, reusable=True)
+
+
+class NewOne(Scene):
+    pass
+
+
+class IdleOne(Scene):
+    def prepare(self) -> Pool[Thing]:
+        self.pool = super().prepare()
+        self.idle(2)
+        return self.pool
+
+
+class DeadOnes(IdleOne):
+    """Of three idle ones two are dead."""
+
+    def prepare(self) -> Pool[Thing]:
+        self.pool = Scene.prepare(self)
+        self.idle(3)
+        for thing in self.world.opened[1:]:
+            thing.flaw = "end of file"
+        return self.pool
+
+
+class ColdOnes(IdleOne):
+    """All idle ones are overdue."""
+
+    def prepare(self) -> Pool[Thing]:
+        self.pool = Scene.prepare(self)
+        self.idle(3)
+        self.clock.now += 120
+        return self.pool
+
+
+class FreshOne(IdleOne):
+    def prepare(self) -> Pool[Thing]:
+        self.pool = Scene.prepare(self)
+        self.idle(3)
+        return self.pool
+
+    def act(self) -> None:
+        lease = self.pool.acquire(fresh=True)
+        sys.settrace(None)
+        self.pool.release(lease, reusable=True)
+
+
+class NoneToBeHad(Scene):
+    """Opening fails, and the interrupt may come while that is cleaned up."""
+
+    def act(self) -> None:
+        def fail(_: object) -> None:
+            raise ConnectionRefusedError
+
+        self.world.on_open = fail
+        with pytest.raises(ConnectionRefusedError):
+            self.pool.acquire()
+        sys.settrace(None)
+        self.world.on_open = lambda _: None
+
+    def after_interrupt(self, struck_in: list[str]) -> None:
+        self.world.on_open = lambda _: None
+
+
+class TimeUp(Scene):
+    lent_before = 3
+
+    def prepare(self) -> Pool[Thing]:
+        self.pool = super().prepare()
+        self.held = self.fill(3)
+        return self.pool
+
+    def act(self) -> None:
+        with pytest.raises(TimeoutError):
+            self.pool.acquire(Deadline.after(0))
+        sys.settrace(None)
+
+
+class HandedOver(TimeUp):
+    """Its turn comes while it waits."""
+
+    lent_before = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_call = {"_wait": lambda: self.pool.release(self.held.pop(), reusable=True)}
+
+    def act(self) -> None:
+        Scene.act(self)
+
+    def after_interrupt(self, struck_in: list[str]) -> None:
+        while len(self.held) > 2:  # struck before it waited
+            self.pool.release(self.held.pop(), reusable=True)
+
+
+class Returning(Scene):
+    """Two are in the queue; a cold one lies idle."""
+
+    reusable = True
+    lent_before = 2  # the waiters get two of the three places
+
+    def prepare(self) -> Pool[Thing]:
+        self.pool = super().prepare()
+        self.leases = self.fill(3)
+        self.waiters = [queue_one(self.pool) for _ in range(2)]
+        return self.pool
+
+    def act(self) -> None:
+        self.pool.release(self.leases[0], reusable=self.reusable)
+        sys.settrace(None)
+        self.finish()
+
+    def after_interrupt(self, struck_in: list[str]) -> None:
+        if (struck_in[-1] == "release" and len(struck_in) == 1) or "_here" in struck_in:
+            # Struck before the pool had begun: the lease is still the borrower's, who tries again.
+            assert self.pool.stats().lent == 3
+            self.pool.release(self.leases[0], reusable=False)
+        self.finish()
+
+    def finish(self) -> None:
+        self.waiters[0].result()
+        self.pool.release(self.leases[1], reusable=True)
+        self.waiters[1].result()
+        self.pool.release(self.leases[2], reusable=True)
+
+
+class ReturningBroken(Returning):
+    reusable = False
+
+
+class ReturningPastCold(Scene):
+    def prepare(self) -> Pool[Thing]:
+        self.pool = super().prepare()
+        self.lease, *idle = self.fill(3)
+        for lease in idle:
+            self.pool.release(lease, reusable=True)
+        self.clock.now += 120
+        return self.pool
+
+    def act(self) -> None:
+        self.pool.release(self.lease, reusable=True)
+        sys.settrace(None)
+
+    def after_interrupt(self, struck_in: list[str]) -> None:
+        self.pool.release(self.lease, reusable=True)
+
+
+class Discarding(FreshOne):
+    def act(self) -> None:
+        self.pool.discard_idle()
+        sys.settrace(None)
+
+
+class Closing(Scene):
+    """One is lent, two are idle."""
+
+    def prepare(self) -> Pool[Thing]:
+        self.pool = super().prepare()
+        self.lease, *idle = self.fill(3)
+        for lease in idle:
+            self.pool.release(lease, reusable=True)
+        return self.pool
+
+    def act(self) -> None:
+        self.pool.close(drain=0.001)
+        sys.settrace(None)
+        self.finish()
+
+    def after_interrupt(self, struck_in: list[str]) -> None:
+        self.pool.close()
+        self.finish()
+
+    def finish(self) -> None:
+        assert self.pool.stats().idle == 0
+        self.pool.release(self.lease, reusable=True)
+        assert self.lease.ledger.closers == []
+
+
+class ClosingOnWaiters(Returning):
+    lent_before = 0
+
+    def act(self) -> None:
+        self.pool.close()
+        sys.settrace(None)
+        self.finish()
+
+    def after_interrupt(self, struck_in: list[str]) -> None:
+        if not self.pool.closed:
+            self.pool.close()
+        self.finish()
+
+    def finish(self) -> None:
+        for waiter in self.waiters:
+            assert isinstance(waiter.failure(), PoolClosed)
+        for lease in self.leases:
+            self.pool.release(lease, reusable=True)
+
+
+@pytest.mark.parametrize(
+    "scene_type",
+    [
+        NewOne,
+        IdleOne,
+        DeadOnes,
+        ColdOnes,
+        FreshOne,
+        NoneToBeHad,
+        TimeUp,
+        HandedOver,
+        Returning,
+        ReturningBroken,
+        ReturningPastCold,
+        Discarding,
+        Closing,
+        ClosingOnWaiters,
+    ],
+)
+def test_an_interrupt_before_any_line_leaks_nothing(scene_type: type[Scene]) -> None:
+    strikes = 0
+    for at in range(1, 1000):
+        scene = scene_type()
+        interrupter = Interrupter(at, scene.on_call)
+        try:
+            with tracing(interrupter):
+                scene.act()
+        except Interrupt:
+            strikes += 1
+            scene.after_interrupt(interrupter.struck_in)
+        where = f"struck before line {at}, in {' < '.join(interrupter.struck_in)}"
+        stats = scene.pool.stats()
+        assert (stats.opening, stats.closing, stats.waiting) == (0, 0, 0), f"{where}: {stats}"
+        assert stats.lent == scene.lent_before, f"{where}: {stats}"
+        assert len(scene.world.open_now) == stats.size, where
+        assert scene.world.most <= 3, where
+        if not scene.pool.closed and stats.lent < 3:  # the lock is free, and so are the places
+            Borrower(scene.pool, deadline=Deadline.after(PATIENCE)).result()
+        if not interrupter.struck_in:
+            assert at > strikes >= 20, "the scene got through, but before that it was struck at every line"
+            return
+    raise AssertionError(f"{scene_type.__name__} never got through")
+
+
+def test_an_interrupt_while_waiting_takes_the_waiter_out_of_the_queue() -> None:
+    world = World()
+    pool = pool_of(world, max_size=1)
+    lease = pool.acquire()
+    main = threading.get_ident()
+
+    class Gate:
+        def __init__(self, gate: Any) -> None:
+            self.locked = gate.locked
+            self.release = gate.release
+
+        def acquire(self, timeout: float) -> bool:
+            assert threading.get_ident() == main
+            raise KeyboardInterrupt
+
+    assign = lease.ledger.assign
+
+    def plant() -> None:
+        assign()
+        for claim in lease.ledger.queue:
+            claim.gate = Gate(claim.gate)  # type: ignore[assignment]
+
+    lease.ledger.assign = plant  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        pool.acquire()
+    assert (pool.stats().waiting, pool.stats().lent) == (0, 1)
+    pool.release(lease, reusable=True)
+    assert pool.acquire().thing is lease.thing
