@@ -97,6 +97,9 @@ class MailbridgeError(smtplib.SMTPException):
         self.hint = hint
         self.attempts: tuple[MailbridgeError, ...] = ()
         self.outcome_unknown = False
+        # The attributes that smtplib's errors carry and that people read.
+        self.smtp_code: int = reply.code if reply is not None else -1
+        self.smtp_error: bytes | str = reply.text.encode() if reply is not None else message.encode()
 
     @property
     def is_transient(self) -> bool:
@@ -104,15 +107,6 @@ class MailbridgeError(smtplib.SMTPException):
         if self.outcome_unknown:
             return False
         return self.reply.is_transient if self.reply is not None else self.transient
-
-    # The attributes that smtplib's errors carry and that people read.
-    @property
-    def smtp_code(self) -> int:
-        return self.reply.code if self.reply is not None else -1
-
-    @property
-    def smtp_error(self) -> bytes:
-        return self.reply.text.encode() if self.reply is not None else self.message.encode()
 
     def __str__(self) -> str:
         where = ", ".join(
@@ -184,7 +178,9 @@ class TLSFailed(ConnectFailed, ssl.SSLError):
 class CertificateRejected(TLSFailed, ssl.SSLCertVerificationError):
     """The server's certificate does not prove that it is the configured server."""
 
-    def __init__(self, message: str, *, verify_message: str = "", verify_code: int = 0, **details: Any) -> None:
+    def __init__(
+        self, message: str, *, verify_message: str = "", verify_code: int = 0, **details: Any
+    ) -> None:
         super().__init__(message, **details)
         self.verify_message = verify_message
         self.verify_code = verify_code
@@ -246,7 +242,7 @@ class Refused(MailbridgeError):
         super().__init__(message, reply=reply, **details)
 
 
-class SenderRefused(Refused, smtplib.SMTPSenderRefused):
+class SenderRefused(Refused, smtplib.SMTPSenderRefused):  # type: ignore[misc]  # bytes, as smtplib has it elsewhere
     """MAIL FROM was refused; `sender` is the address."""
 
     def __init__(self, message: str, *, sender: str, reply: Reply, **details: Any) -> None:

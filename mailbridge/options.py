@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from math import isfinite
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from mailbridge.errors import ConfigurationError
 from mailbridge.secret import Secret

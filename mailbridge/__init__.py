@@ -1,0 +1,114 @@
+"""mailbridge: an SMTP client with one connection pool per process.
+
+Only the names listed here are public. They are loaded when first asked for (PEP 562), so that
+`import mailbridge` costs a web application's start next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mailbridge.config import SMTPConfig
+    from mailbridge.connection import SMTPConnection
+    from mailbridge.envelope import Envelope
+    from mailbridge.errors import (
+        AuthenticationFailed,
+        CertificateRejected,
+        ConfigurationError,
+        ConnectFailed,
+        ConnectionLost,
+        ConnectTimeout,
+        DeadlineExceeded,
+        GreetingRefused,
+        InvalidAddress,
+        InvalidMessage,
+        MailbridgeError,
+        MessageRefused,
+        NameNotResolved,
+        NotSupported,
+        PoolClosed,
+        PoolTimeout,
+        ProtocolViolation,
+        ProxyFailed,
+        RecipientsRefused,
+        Refused,
+        ReplyTimeout,
+        SenderRefused,
+        TLSFailed,
+        TLSModeMismatch,
+        TokenUnavailable,
+    )
+    from mailbridge.mailer import Mailer, Session
+    from mailbridge.message import Message
+    from mailbridge.pool import PoolStats
+    from mailbridge.registry import close_all, mailer_for
+    from mailbridge.rendering import Rendered, render
+    from mailbridge.results import Reply, SendResult, Stage, VerifyReport
+
+_HOMES = {
+    "config": ("SMTPConfig",),
+    "connection": ("SMTPConnection",),
+    "envelope": ("Envelope",),
+    "mailer": ("Mailer", "Session"),
+    "message": ("Message",),
+    "pool": ("PoolStats",),
+    "registry": ("close_all", "mailer_for"),
+    "rendering": ("Rendered", "render"),
+    "results": ("Reply", "SendResult", "Stage", "VerifyReport"),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AuthenticationFailed",
+    "CertificateRejected",
+    "ConfigurationError",
+    "ConnectFailed",
+    "ConnectTimeout",
+    "ConnectionLost",
+    "DeadlineExceeded",
+    "Envelope",
+    "GreetingRefused",
+    "InvalidAddress",
+    "InvalidMessage",
+    "Mailer",
+    "MailbridgeError",
+    "Message",
+    "MessageRefused",
+    "NameNotResolved",
+    "NotSupported",
+    "PoolClosed",
+    "PoolStats",
+    "PoolTimeout",
+    "ProtocolViolation",
+    "ProxyFailed",
+    "RecipientsRefused",
+    "Refused",
+    "Rendered",
+    "Reply",
+    "ReplyTimeout",
+    "SMTPConfig",
+    "SMTPConnection",
+    "SendResult",
+    "SenderRefused",
+    "Session",
+    "Stage",
+    "TLSFailed",
+    "TLSModeMismatch",
+    "TokenUnavailable",
+    "VerifyReport",
+    "close_all",
+    "mailer_for",
+    "render",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'mailbridge' has no attribute {name!r}")
+    value = getattr(import_module(f"mailbridge.{_MODULE_OF.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,407 @@
+"""One SMTP session: connect, log in, send, and say whether it may be used again.
+
+Ties the flows to a stream. It neither retries nor waits for others: that is the pool's and the
+mailer's business. Not for several threads at once.
+"""
+
+import secrets
+import socket
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from mailbridge.config import SMTPConfig
+from mailbridge.credentials import require_safe_channel, usable_mechanisms
+from mailbridge.envelope import Envelope
+from mailbridge.errors import (
+    ConnectionLost,
+    MailbridgeError,
+    NotSupported,
+    Refused,
+)
+from mailbridge.flows import opening
+from mailbridge.flows.authentication import authentication
+from mailbridge.flows.closing import single
+from mailbridge.flows.delivery import Delivered, Transaction, delivery
+from mailbridge.flows.steps import Step
+from mailbridge.hints import hint_for
+from mailbridge.net.deadline import NEVER, Clock, Deadline
+from mailbridge.net.dialing import Dialed, Target, dial
+from mailbridge.net.dialogue_log import DialogueLog
+from mailbridge.net.driver import Driver
+from mailbridge.net.handshake import begin_tls, handshake_round_trips, remember_session
+from mailbridge.net.own_name import ehlo_name
+from mailbridge.net.resolving import literal
+from mailbridge.net.streams import Stream
+from mailbridge.net.tls_facts import TLSFacts
+from mailbridge.protocol import commands
+from mailbridge.protocol.capabilities import EMPTY, Capabilities
+from mailbridge.protocol.content import dot_stuffed
+from mailbridge.protocol.queue_id import queue_id
+from mailbridge.protocol.wire import WINDOW_BYTES, Wire
+from mailbridge.rendering import Rendered, render
+from mailbridge.results import Reply, SendResult, printable
+from mailbridge.transactions import is_one_too_many, mail_parameters, sending_seconds
+
+R = TypeVar("R")
+
+
+class SMTPConnection:
+    """A session with one server.
+
+    `sock`: a connected socket to use instead of dialing; `secured`: its bytes are encrypted
+    already, so neither TLS nor STARTTLS is spoken on it.
+    """
+
+    def __init__(
+        self,
+        config: SMTPConfig,
+        *,
+        sock: socket.socket | None = None,
+        secured: bool = False,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.config = config
+        self.id = secrets.token_hex(4)
+        self.capabilities: Capabilities = EMPTY
+        self.greeting: Reply | None = None
+        self.dialed: Dialed | None = None
+        self.mechanism: str | None = None
+        self._given = (sock, secured)
+        self._clock = clock
+        self._wire = Wire()
+        self._stream: Stream | None = None
+        self._driver: Driver | None = None
+        self._is_loopback = False
+        self._needs_reset = False
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else "closed"
+        return f"<SMTPConnection {self.id} to {self.config.server}, {state}>"
+
+    # ---- what it is like
+
+    @property
+    def is_open(self) -> bool:
+        return self._stream is not None and self._stream.is_open
+
+    @property
+    def secure(self) -> bool:
+        """Whether the bytes are encrypted."""
+        return self._stream is not None and self._stream.secure
+
+    @property
+    def tls(self) -> TLSFacts | None:
+        return self._stream.tls if self._stream is not None else None
+
+    @property
+    def authenticated(self) -> bool:
+        return self.mechanism is not None
+
+    @property
+    def allows_auth(self) -> bool:
+        return bool(self.capabilities.auth_mechanisms)
+
+    @property
+    def last_reply(self) -> Reply | None:
+        return self._wire.last_reply
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Time spent so far, by stage."""
+        dialed = self.dialed
+        spent = {"dns": dialed.dns_seconds, "tcp": dialed.connect_seconds} if dialed is not None else {}
+        return spent | (dict(self._driver.seconds) if self._driver is not None else {})
+
+    @property
+    def round_trips(self) -> int:
+        """Waits for the server so far, connecting and TLS included."""
+        return self._driver.round_trips if self._driver is not None else 0
+
+    # ---- opening
+
+    def connect(self, deadline: Deadline = NEVER) -> None:
+        """Dial, TLS as `security` says, greeting, EHLO. Closes everything if that fails.
+
+        Raises `ConnectFailed` and its kinds, `ConnectionLost`, `ReplyTimeout`,
+        `ProtocolViolation`, `NotSupported` (STARTTLS is required and not offered).
+        """
+        try:
+            self._open_stream(deadline)
+            if self.config.security == "tls" and not self.secure:
+                self._handshake(deadline)
+            self.greeting = self._run(opening.greeting(self._wire), deadline)
+            self._introduce(deadline)
+            if self._wants_starttls():
+                self._run(
+                    opening.start_tls(self._wire), deadline, start_tls=lambda: self._handshake(deadline)
+                )
+                self.capabilities = EMPTY
+                self._introduce(deadline)
+        except BaseException as error:
+            self._hang_up()
+            self._place(error)
+            raise
+
+    def _open_stream(self, deadline: Deadline) -> None:
+        sock, secured = self._given
+        if sock is None:
+            within = deadline.within(self.config.timeouts.connect)
+            self.dialed = dial(self._target(), dns_timeout=self.config.timeouts.dns, deadline=within)
+            sock = self.dialed.socket
+        self._stream = Stream(sock, secured=secured)
+        self._is_loopback = (
+            self.dialed.is_loopback if self.dialed is not None else _is_loopback(self._stream.peername)
+        )
+        log = DialogueLog(self.id, is_on=self.config.debug)
+        self._driver = Driver(
+            self._stream, self.config.timeouts, log, server=self.config.server, clock=self._clock
+        )
+        self._driver.round_trips += 1  # the TCP handshake
+
+    def _target(self) -> Target:
+        config = self.config
+        return Target(
+            host=config.host,
+            port=config.port,
+            family=config.family,
+            source_address=config.source_address,
+            allow_internal_networks=config.allow_internal_networks,
+            unix_path=config.unix_path,
+        )
+
+    def _handshake(self, deadline: Deadline) -> None:
+        assert self._stream is not None  # noqa: S101  # only called with a stream
+        assert self._driver is not None  # noqa: S101  # made with the stream
+        config, began = self.config, self._clock()
+        begin_tls(
+            self._stream,
+            config.tls,
+            host=config.host,
+            server=config.server,
+            mode=config.security,
+            deadline=deadline.within(config.timeouts.connect),
+        )
+        self._driver.round_trips += handshake_round_trips(self._stream)
+        self._driver.seconds["tls"] += self._clock() - began
+
+    def _introduce(self, deadline: Deadline) -> None:
+        assert self._stream is not None  # noqa: S101  # only called with a stream
+        name = self.config.local_hostname or ehlo_name(self._stream.sockname)
+        needs_extensions = self.config.security in ("starttls", "tls") or self.config.has_credentials
+        flow = opening.introduction(self._wire, name, may_be_helo=not needs_extensions)
+        self.capabilities = self._run(flow, deadline).without(self.config.disable)
+        pipelines = self.config.pipelining == "auto" and "PIPELINING" in self.capabilities
+        self._wire.window = WINDOW_BYTES if pipelines else 0
+
+    def _wants_starttls(self) -> bool:
+        if self.secure or self.config.security == "none":
+            return False
+        if "STARTTLS" in self.capabilities:
+            return True
+        if self.config.security == "opportunistic":
+            return False
+        raise NotSupported(
+            "STARTTLS extension not supported by server",
+            extension="STARTTLS",
+            stage="tls",
+            hint="Nothing was sent in clear text. Use security='tls' if the port speaks TLS from the start.",
+        )
+
+    def login(self, deadline: Deadline = NEVER) -> None:
+        """AUTH with the configured credentials; nothing where there are none.
+
+        Raises `AuthenticationFailed`, `NotSupported` (AUTH is not offered), `ConfigurationError`
+        (the password would travel in clear text), and closes the session then.
+        """
+        if not self.config.has_credentials or self.authenticated:
+            return
+        try:
+            may_be_clear = self._is_loopback or self.config.allow_insecure_auth
+            require_safe_channel(is_safe=self.secure or may_be_clear)
+            mechanisms = usable_mechanisms(self.config, self.capabilities)
+            self.mechanism = self._run(authentication(self._wire, mechanisms), deadline)
+        except BaseException as error:
+            self._hang_up()
+            self._place(error)
+            raise
+
+    # ---- sending
+
+    def send(self, envelope: Envelope, content: Rendered | bytes, deadline: Deadline = NEVER) -> SendResult:
+        """Send one message; `bytes` are a whole message, made canonical first.
+
+        Recipients beyond the server's limit (452 4.5.3, RFC 5321 section 4.5.3.1.10) go in further
+        transactions. Raises `Refused` and its kinds, `NotSupported`, `InvalidMessage` with the
+        session still usable, `ConnectionLost`, `ProtocolViolation`, `DeadlineExceeded` with it
+        closed. `outcome_unknown` on the error says if the server may have taken the message.
+        """
+        self._require_open()
+        rendered = content if isinstance(content, Rendered) else render(content)
+        began, spent, trips = self._clock(), dict(self.seconds), self.round_trips
+        rendered, parameters = mail_parameters(envelope, rendered, self.capabilities)
+        delivered = self._deliver_all(envelope, parameters, dot_stuffed(rendered.content), deadline)
+        return SendResult(
+            accepted=delivered.accepted,
+            rejected=delivered.rejected,
+            response=delivered.response,
+            envelope=envelope,
+            message_size=len(rendered.content),
+            queue_id=queue_id(delivered.response.text),
+            message_id=rendered.message_id,
+            connection_id=self.id,
+            server=self.config.server,
+            timings=sending_seconds(spent, self.seconds) | {"total": self._clock() - began},
+            round_trips=self.round_trips - trips,
+        )
+
+    def _deliver_all(
+        self, envelope: Envelope, parameters: list[str], content: bytes, deadline: Deadline
+    ) -> Delivered:
+        transaction = Transaction(
+            sender=envelope.sender,
+            recipients=envelope.recipients,
+            mail_parameters=parameters,
+            content=content,
+            all_or_none=self.config.partial == "all-or-none",
+            resets_first=self._needs_reset,
+        )
+        done = self._deliver(transaction, deadline)
+        while rest := [address for address, reply in done.rejected.items() if is_one_too_many(reply)]:
+            more = self._deliver_rest(
+                replace(transaction, recipients=rest, resets_first=False), done, deadline
+            )
+            if more is None:
+                break
+            rejected = {a: r for a, r in done.rejected.items() if a not in rest} | dict(more.rejected)
+            done = Delivered(done.accepted + more.accepted, rejected, done.response)
+        return done
+
+    def _deliver_rest(
+        self, transaction: Transaction, done: Delivered, deadline: Deadline
+    ) -> Delivered | None:
+        """The recipients above the limit; None if they are refused now, so that their reply stands."""
+        try:
+            return self._deliver(transaction, deadline)
+        except Refused:
+            return None
+        except MailbridgeError as error:
+            # The first ones have it: to send the whole message again would be to send it twice.
+            error.outcome_unknown = True
+            error.message += f"; {', '.join(done.accepted)} had already been accepted"
+            raise
+
+    def _deliver(self, transaction: Transaction, deadline: Deadline) -> Delivered:
+        try:
+            delivered = self._run(delivery(self._wire, transaction), deadline)
+        except Refused:
+            self._needs_reset = True
+            raise
+        self._needs_reset = False
+        return delivered
+
+    # ---- small commands, closing
+
+    def probe(self, mail_from: str, rcpt_to: tuple[str, ...], deadline: Deadline = NEVER) -> dict[str, Reply]:
+        """Ask MAIL and RCPT and take it back with RSET: what would be accepted. Sends no mail."""
+        replies: dict[str, Reply] = {}
+        envelope = Envelope(mail_from, rcpt_to or (mail_from,))
+        replies["mail_from"] = self._single(commands.mail_from(envelope.sender), deadline)
+        if replies["mail_from"].is_positive and rcpt_to:
+            for address in envelope.recipients:
+                replies[address] = self._single(commands.rcpt_to(address), deadline)
+        self.reset(deadline)
+        return replies
+
+    def reset(self, deadline: Deadline = NEVER) -> Reply:
+        """RSET; whatever the server answers, the next transaction starts clean."""
+        reply = self._single(commands.RSET, deadline)
+        self._needs_reset = not reply.is_positive
+        return reply
+
+    def noop(self, deadline: Deadline = NEVER) -> Reply:
+        return self._single(commands.NOOP, deadline)
+
+    def quit(self, deadline: Deadline = NEVER) -> Reply:
+        """QUIT, its answer, and the end of the connection."""
+        try:
+            return self._single(commands.QUIT, deadline)
+        finally:
+            self._hang_up()
+
+    def _single(self, command: commands.Command, deadline: Deadline) -> Reply:
+        self._require_open()
+        return self._run(single(self._wire, command), deadline)
+
+    def close(self) -> None:
+        """Say QUIT if that costs no wait, and hang up. Never raises, never awaits the answer."""
+        if self._stream is not None and self._stream.is_open and self._wire.is_quiet:
+            with suppress(OSError):
+                self._stream.send(bytes(commands.QUIT), Deadline.after(0))
+        self._hang_up()
+
+    def abandon(self) -> None:
+        """Let go of the socket without a byte: it belongs to the process this one was forked from."""
+        if self._stream is not None:
+            self._stream.abandon()
+
+    def unusable_reason(self) -> str | None:
+        """Why this session can't be used again; None if it can. A look that costs no round trip."""
+        if self._stream is None or not self._stream.is_open:
+            return "closed"
+        if not self._wire.is_quiet:
+            return "out of step"
+        said = self._stream.receive_now()
+        if said is None:
+            return None
+        return (
+            f"the server said {printable(said.decode('utf-8', 'replace').strip(), 200)!r}"
+            if said
+            else "closed by the server"
+        )
+
+    # ---- the engine room
+
+    def _run(
+        self,
+        flow: Coroutine[Step, Any, R],
+        deadline: Deadline,
+        *,
+        start_tls: Callable[[], None] | None = None,
+    ) -> R:
+        assert self._driver is not None  # noqa: S101  # only called on an open session
+        try:
+            result = self._driver.run(flow, deadline, start_tls=start_tls)
+        except BaseException as error:
+            if self._wire.is_in_doubt:
+                error.outcome_unknown = True  # type: ignore[attr-defined]  # also on KeyboardInterrupt
+            if not (isinstance(error, MailbridgeError) and self._wire.is_quiet):
+                self._hang_up()
+            self._place(error)
+            raise
+        if not self._wire.is_quiet:
+            self._hang_up()
+        return result
+
+    def _place(self, error: BaseException) -> None:
+        """Put the server's name and a hint on an error that does not have them yet."""
+        if isinstance(error, MailbridgeError):
+            error.server = error.server or self.config.server
+            error.hint = error.hint or hint_for(error, self.config.port)
+
+    def _require_open(self) -> None:
+        if not self.is_open:
+            raise ConnectionLost("The session is closed", stage="connection", server=self.config.server)
+
+    def _hang_up(self) -> None:
+        if self._stream is not None:
+            remember_session(self._stream, self.config.tls, host=self.config.host, server=self.config.server)
+            self._stream.close()
+
+
+def _is_loopback(peername: str) -> bool:
+    """Whether a given socket leads to this very machine; one without an address is a UNIX socket."""
+    address = literal(peername.rpartition(":")[0].strip("[]"))
+    return address is None or address.is_loopback

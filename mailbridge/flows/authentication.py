@@ -1,0 +1,70 @@
+"""AUTH (RFC 4954): the mechanisms in the given order until one is accepted.
+
+Which mechanisms may be tried, and whether the channel is safe enough, was decided before.
+"""
+
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+
+from mailbridge.errors import AuthenticationFailed, InvalidMessage, ProtocolViolation
+from mailbridge.flows.steps import answer
+from mailbridge.protocol import commands
+from mailbridge.protocol.sasl.base import Mechanism, decode_challenge
+from mailbridge.protocol.wire import Wire
+from mailbridge.results import Reply
+
+# 504: mechanism not supported. 534: too weak (RFC 4954 section 6). Both say nothing of credentials.
+_TRY_ANOTHER = frozenset({504, 534})
+# A server that asks for more than this is not authenticating anybody.
+_MOST_CHALLENGES = 10
+
+
+async def authentication(wire: Wire, mechanisms: Sequence[Callable[[], Mechanism]]) -> str:
+    """Authenticate; gives the name of the mechanism that was accepted.
+
+    Raises `AuthenticationFailed` with the server's reply. Credentials that one mechanism was
+    refused are not tried under another: that would be a second wrong login.
+    """
+    refusal: AuthenticationFailed | None = None
+    for make in mechanisms:
+        mechanism = make()
+        reply = await _exchange(wire, mechanism)
+        if reply.code == 235:
+            return mechanism.name
+        refusal = AuthenticationFailed(
+            "The server refused the credentials", mechanism=mechanism.name, stage="auth", reply=reply
+        )
+        if reply.code not in _TRY_ANOTHER:
+            break
+    if refusal is None:
+        raise AuthenticationFailed("No mechanism to authenticate with", stage="auth")
+    raise refusal
+
+
+async def _exchange(wire: Wire, mechanism: Mechanism) -> Reply:
+    initial = mechanism.initial()
+    sent = [initial] if initial else []
+    reply = await answer(wire, wire.call(commands.auth(mechanism.name, initial)))
+    for _ in range(_MOST_CHALLENGES):
+        if reply.code != 334:
+            return _without(reply, sent)
+        try:
+            response = mechanism.step(decode_challenge(reply.text))
+        except (InvalidMessage, ProtocolViolation):
+            # Leave the exchange in step (RFC 4954 section 4), then say what was wrong.
+            await answer(wire, wire.call(commands.AUTH_CANCEL))
+            raise
+        sent.append(response)
+        reply = await answer(wire, wire.call(commands.auth_response(response)))
+    raise ProtocolViolation("The server's challenges never end", stage="auth")
+
+
+def _without(reply: Reply, sent: Sequence[bytes]) -> Reply:
+    """The reply without what was sent, should a server quote it: replies stand in logs and errors."""
+    quotable = [
+        text for data in sent if data for text in (b64encode(data).decode(), data.decode("utf-8", "replace"))
+    ]
+    lines = reply.lines
+    for text in quotable:
+        lines = tuple(line.replace(text, "***") for line in lines)
+    return Reply(reply.code, lines, reply.enhanced)

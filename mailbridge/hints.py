@@ -1,0 +1,87 @@
+"""What a person can do about an error, from the error and the server's words.
+
+A table, so that one more provider's answer is one more row. Says nothing where it knows nothing.
+"""
+
+import re
+
+from mailbridge.errors import GreetingRefused, MailbridgeError, ReplyTimeout
+
+# (stage or "", pattern over "code text", hint); the first that fits counts.
+_ROWS: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
+    (stage, re.compile(pattern, re.IGNORECASE), hint)
+    for stage, pattern, hint in (
+        (
+            "auth",
+            r"5\.7\.139",
+            "Microsoft 365 has switched password login off for this tenant or mailbox; an administrator can "
+            "enable authenticated SMTP for the mailbox, or use OAuth2.",
+        ),
+        (
+            "auth",
+            r"^535 5\.7\.3",
+            "Microsoft 365 does not accept this login; check user, password and mailbox rights.",
+        ),
+        (
+            "auth",
+            r"5\.7\.(8|9).*(google|gsmtp)",
+            "Google wants an app password (two-step verification must be on), or OAuth2.",
+        ),
+        (
+            "auth",
+            r"^454 4\.7\.0.*too many",
+            "The server limits logins; wait, and let the pool keep its sessions.",
+        ),
+        (
+            "auth",
+            r"^535",
+            "Check username and password; some providers want an app password or an API key here.",
+        ),
+        (
+            "auth",
+            r"^53[048]",
+            "The server wants another mechanism or encryption; see the option auth, and security.",
+        ),
+        ("mail_from", r"^530.*starttls", "The server wants TLS first: use security='starttls'."),
+        (
+            "mail_from",
+            r"^530|authentication required",
+            "The server wants a login: set username and password.",
+        ),
+        (
+            "mail_from",
+            r"^55[023].*(not owned|not allowed|sender|verif)",
+            "This account may not send as this address.",
+        ),
+        ("mail_from", r"^552|5\.3\.4", "The message is larger than the server takes."),
+        (
+            "rcpt_to",
+            r"relay|5\.7\.1\b",
+            "The server does not relay for strangers: log in, or ask its administrator.",
+        ),
+        (
+            "ehlo",
+            r"^50[14]",
+            "The server dislikes the EHLO name; set local_hostname to this machine's full name.",
+        ),
+    )
+)
+
+
+def hint_for(error: MailbridgeError, port: int) -> str:
+    """One sentence that names the remedy, or an empty string."""
+    if isinstance(error, ReplyTimeout) and error.stage == "greeting":
+        return (
+            f"Port {port} may speak TLS from the start: try security='tls'."
+            if port != 25
+            else "A firewall or a slow filter may stand before the server; the option is timeouts.greeting."
+        )
+    if error.reply is None:
+        return ""
+    said = str(error.reply)
+    for stage, pattern, hint in _ROWS:
+        if error.stage == stage and pattern.search(said):
+            return hint
+    if isinstance(error, GreetingRefused):
+        return "The server does not talk to this address or has too many connections; its words tell which."
+    return ""

@@ -1,0 +1,155 @@
+"""Runs flows on a blocking stream: performs each step they await, under its time limit.
+
+Knows bytes, time limits and end-of-file; what the bytes mean is the flows' business.
+"""
+
+import ssl
+import time
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from mailbridge.errors import DeadlineExceeded, MailbridgeError, ReplyTimeout
+from mailbridge.flows.steps import Limit, Look, Step, Transfer, WriteContent
+from mailbridge.net.deadline import NEVER, Clock, Deadline
+from mailbridge.net.dialogue_log import DialogueLog
+from mailbridge.net.streams import Stream
+from mailbridge.net.tls_errors import tls_error
+from mailbridge.options import Timeouts
+
+R = TypeVar("R")
+
+
+class Driver:
+    """One stream, its time limits, and what was measured on it.
+
+    `seconds` adds up time by stage; `round_trips` counts the waits for the other side.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        timeouts: Timeouts,
+        log: DialogueLog,
+        *,
+        server: str,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.stream = stream
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.round_trips = 0
+        self._timeouts = timeouts
+        self._log = log
+        self._server = server
+        self._clock = clock
+        self._whole = NEVER
+        self._period = NEVER
+        self._is_waited_for = True
+
+    def run(
+        self,
+        flow: Coroutine[Step, Any, R],
+        deadline: Deadline,
+        *,
+        start_tls: Callable[[], None] | None = None,
+    ) -> R:
+        """The flow's result. `deadline` bounds all of it, beside each step's own time limit.
+
+        Raises what the flow raises; `ReplyTimeout` when a step's time limit is over,
+        `DeadlineExceeded` when `deadline` is.
+        """
+        self._whole = deadline
+        try:
+            step = flow.send(None)
+            while True:
+                try:
+                    result = self._timed(step, start_tls)
+                except BaseException as error:  # the flow may have to clean up, whatever it is
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as end:
+            result_of_flow: R = end.value
+            return result_of_flow
+        finally:
+            flow.close()
+
+    def _timed(self, step: Step, start_tls: Callable[[], None] | None) -> object:
+        stage = step.stage if isinstance(step, (Transfer, WriteContent)) else ""
+        began = self._clock()
+        try:
+            match step:
+                case Transfer():
+                    return self._transfer(step)
+                case Look():
+                    return self.stream.receive_now()
+                case WriteContent():
+                    return self._write_content(step)
+                case _ if start_tls is not None:
+                    return start_tls()
+                case _:
+                    raise TypeError(f"no way to perform {step!r}")
+        except TimeoutError as error:
+            if isinstance(error, MailbridgeError):
+                raise
+            raise self._too_late(stage) from None
+        finally:
+            if stage:
+                self.seconds[stage] += self._clock() - began
+
+    def _limit(self, limit: Limit) -> Deadline:
+        seconds: float | None = getattr(self._timeouts, limit)
+        return self._whole.within(seconds)
+
+    def _transfer(self, step: Transfer) -> bytes:
+        if step.is_new:
+            self._period = self._limit(step.limit)
+        if step.data:
+            self._log.sent(step.shown)
+            if self._send(step.data):
+                # What the server said before it hung up is worth more than the broken pipe.
+                return self._received(self.stream.receive_now() or b"")
+        try:
+            return self._received(self.stream.receive(self._period))
+        except ssl.SSLError as error:
+            raise tls_error(error, server=self._server, host=self._server) from error
+        except TimeoutError:
+            raise
+        except OSError:
+            return self._received(b"")
+
+    def _send(self, data: bytes) -> bool:
+        """Write all of `data`; true if the connection is gone."""
+        self._is_waited_for = True
+        try:
+            self.stream.send(data, self._period)
+        except TimeoutError:
+            raise
+        except OSError:
+            return True
+        return False
+
+    def _received(self, data: bytes) -> bytes:
+        if data and self._is_waited_for:
+            self.round_trips += 1
+            self._is_waited_for = False
+        self._log.received(data)
+        return data
+
+    def _write_content(self, step: WriteContent) -> bool:
+        self._period = self._limit("data")
+        self._is_waited_for = True
+        self._log.content(len(step.content))
+        if not step.stops_early:
+            return not self._send(bytes(step.content))
+        try:
+            return self.stream.send(step.content, self._period, stop_when_readable=True) == len(step.content)
+        except TimeoutError:
+            raise
+        except OSError:
+            return False
+
+    def _too_late(self, stage: str) -> MailbridgeError:
+        if self._whole.is_over:
+            return DeadlineExceeded("The time for this send ran out", stage=stage)
+        return ReplyTimeout("The server did not answer in time", stage=stage)

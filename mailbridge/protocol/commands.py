@@ -1,0 +1,98 @@
+"""SMTP commands as values: `bytes()` of one is the exact line that goes out (RFC 5321 section 4.1).
+
+Arguments are refused, never repaired: no control character can reach the wire from here. Nothing
+here knows an order of commands; that is `flows`.
+"""
+
+from base64 import b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mailbridge.errors import InvalidMessage
+from mailbridge.protocol.replies import MAX_EHLO_LINES, MAX_LINES
+from mailbridge.results import printable
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One line for the server.
+
+    `stage` names the step in errors and timings. `ends_group`: nothing may be pipelined behind it
+    (RFC 2920 section 3.1). `secret`: the line is masked in logs. `commits`: the server may take
+    responsibility for the message on reading this. `reply_lines` bounds the answer.
+    """
+
+    line: bytes
+    stage: str
+    ends_group: bool = False
+    secret: bool = False
+    commits: bool = False
+    reply_lines: int = MAX_LINES
+
+    def __post_init__(self) -> None:
+        if any(byte < 32 or byte == 127 for byte in self.line):
+            shown = "" if self.secret else f": {printable(self.line.decode('utf-8', 'replace'))}"
+            raise InvalidMessage(f"An SMTP command may hold no control character{shown}", stage=self.stage)
+
+    def __bytes__(self) -> bytes:
+        return self.line + b"\r\n"
+
+    def __repr__(self) -> str:
+        return f"<Command {self.shown}>"
+
+    @property
+    def shown(self) -> str:
+        """The line as logs may show it."""
+        text = self.line.decode("utf-8", "replace")
+        if not self.secret:
+            return text
+        verb, _, rest = text.partition(" ")
+        return f"{verb} {rest.split(' ')[0]} ***" if verb == "AUTH" else "***"
+
+
+def ehlo(name: str) -> Command:
+    return Command(b"EHLO " + name.encode("ascii"), "ehlo", ends_group=True, reply_lines=MAX_EHLO_LINES)
+
+
+def helo(name: str) -> Command:
+    return Command(b"HELO " + name.encode("ascii"), "ehlo", ends_group=True)
+
+
+def mail_from(address: str, parameters: Iterable[str] = ()) -> Command:
+    """MAIL FROM (section 4.1.1.2); `address` is an addr-spec, or empty for the null reverse-path."""
+    return Command(_path("MAIL FROM", address, parameters), "mail_from")
+
+
+def rcpt_to(address: str, parameters: Iterable[str] = ()) -> Command:
+    return Command(_path("RCPT TO", address, parameters), "rcpt_to")
+
+
+def _path(verb: str, address: str, parameters: Iterable[str]) -> bytes:
+    return " ".join([f"{verb}:<{address}>", *parameters]).encode()
+
+
+def auth(mechanism: str, initial: bytes | None) -> Command:
+    """AUTH (RFC 4954 section 4); an empty initial response is written as `=`."""
+    line = b"AUTH " + mechanism.encode("ascii")
+    if initial is not None:
+        line += b" " + (b64encode(initial) or b"=")
+    return Command(line, "auth", ends_group=True, secret=True)
+
+
+def auth_response(data: bytes) -> Command:
+    return Command(b64encode(data), "auth", ends_group=True, secret=True)
+
+
+# What is awaited without a command of ours: the greeting, and the answer to content. The second is
+# the commit: it takes the place of the first once the final dot is handed to the stream.
+GREETING = Command(b"", "greeting", ends_group=True)
+CONTENT = Command(b"", "content", ends_group=True)
+END_OF_CONTENT = Command(b"", "final", ends_group=True, commits=True)
+
+STARTTLS = Command(b"STARTTLS", "tls", ends_group=True)
+# Gives an AUTH exchange up (RFC 4954 section 4); the server answers 501.
+AUTH_CANCEL = Command(b"*", "auth", ends_group=True)
+DATA = Command(b"DATA", "data", ends_group=True)
+RSET = Command(b"RSET", "rset")
+NOOP = Command(b"NOOP", "noop", ends_group=True)
+QUIT = Command(b"QUIT", "quit", ends_group=True)

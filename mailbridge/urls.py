@@ -1,0 +1,76 @@
+"""A connection URL to options: `smtps://user:password@host:465/?pool.max_size=5`.
+
+Only takes the URL apart; what the options mean is `config`'s business. No message here shows the
+URL, since it may hold a password.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from mailbridge.errors import ConfigurationError
+from mailbridge.options import unknown_option
+
+_EXAMPLE = "Write it as smtp://user:password@host:port/?option=value."
+
+
+def _bad(problem: str) -> ConfigurationError:
+    return ConfigurationError(f"The connection URL {problem}", stage="config", hint=_EXAMPLE)
+
+
+def options_of_url(url: object, known: Sequence[str]) -> dict[str, Any]:
+    """The options that `url` names; groups nest as dots (`timeouts.command=5`).
+
+    User and password are percent-decoded once. `smtps` means `security=tls`.
+    """
+    if not isinstance(url, str) or any(c <= " " or c == "\x7f" for c in url):
+        raise _bad("must be a string without spaces and control characters")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise _bad("has a malformed host or port") from None
+    if parts.scheme not in ("smtp", "smtps"):
+        problem = (
+            "asks for LMTP, which is not available yet"
+            if parts.scheme == "lmtp"
+            else "must start with smtp:// or smtps://"
+        )
+        raise _bad(problem)
+    if parts.fragment or parts.path not in ("", "/") or "#" in url:
+        raise _bad(
+            "has something after the host that is no option; percent-encode / and # in user and password"
+        )
+    options: dict[str, Any] = {"security": "tls"} if parts.scheme == "smtps" else {}
+    for name, value in (("username", parts.username), ("password", parts.password), ("host", parts.hostname)):
+        if value:
+            options[name] = _decoded(value)
+    if port is not None:
+        options["port"] = port
+    return options | _query(parts.query, known)
+
+
+def _decoded(text: str) -> str:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise _bad("has percent-encoded bytes that are not UTF-8") from None
+
+
+def _query(query: str, known: Sequence[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    try:
+        pairs = (
+            parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict") if query else []
+        )
+    except ValueError:
+        raise _bad("has a malformed query") from None
+    for key, value in pairs:
+        name, _, inner = key.partition(".")
+        if name not in known or name == "url":
+            raise unknown_option(name, list(known))
+        place = options.setdefault(name, {}) if inner else options
+        if not isinstance(place, dict) or (inner or name) in place:
+            raise _bad(f"names the option {key!r} twice")
+        place[inner or name] = value
+    return options

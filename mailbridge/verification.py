@@ -1,0 +1,135 @@
+"""`verify()`: the way to the server stage by stage, with what was found and what to do.
+
+Uses a connection of its own, outside the pool, and sends no mail.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+
+from mailbridge.config import SMTPConfig
+from mailbridge.connection import SMTPConnection
+from mailbridge.errors import MailbridgeError
+from mailbridge.net.deadline import Deadline
+from mailbridge.net.resolving import literal
+from mailbridge.results import STAGE_NAMES, Reply, Stage, VerifyReport, printable
+
+
+def verify(
+    config: SMTPConfig,
+    *,
+    mail_from: str | None = None,
+    rcpt_to: Sequence[str] = (),
+    deadline: float | None = None,
+) -> VerifyReport:
+    """Connect, log in, ask MAIL and RCPT if addresses are given, take that back, and leave.
+
+    `deadline` is in seconds, beside the configured time limits. Never raises for what the
+    network or the server does: the failure is a stage of the report.
+    """
+    connection = SMTPConnection(config)
+    limit = Deadline.after(deadline).within(config.timeouts.total)
+    asked: Mapping[str, Reply] = {}
+    failure: MailbridgeError | None = None
+    has_quit = False
+    try:
+        connection.connect(limit)
+        connection.login(limit)
+        if mail_from is not None:
+            asked = connection.probe(mail_from, tuple(rcpt_to), limit)
+        has_quit = connection.quit(limit).is_positive
+    except MailbridgeError as error:
+        failure = error
+    finally:
+        connection.close()
+    found = {stage.name: stage for stage in _stages(connection, asked, has_quit)}
+    if failure is not None:
+        name = failure.stage if failure.stage in STAGE_NAMES else "quit"
+        found[name] = Stage(
+            name=name,
+            status="failed",
+            seconds=connection.seconds.get(name, 0.0),
+            detail=_sentence(failure),
+            hint=failure.hint,
+        )
+    return VerifyReport(server=config.server, stages=tuple(found[name] for name in STAGE_NAMES))
+
+
+def _sentence(failure: MailbridgeError) -> str:
+    """What happened, without stage, server and hint, which stand beside it in the table."""
+    return f"{failure.message}: {failure.reply}" if failure.reply is not None else failure.message
+
+
+def _stages(connection: SMTPConnection, asked: Mapping[str, Reply], has_quit: bool) -> Iterator[Stage]:
+    """Every stage as far as the connection has facts about it; the others are skipped."""
+    config, dialed = connection.config, connection.dialed
+    yield _ok("config", connection, f"{config.server}, security {config.security}")
+    if dialed is None:
+        yield _skipped("dns")
+        yield _skipped("tcp")
+    else:
+        tried = f", after {', '.join(dialed.tried)}" if dialed.tried else ""
+        is_name = config.unix_path is None and literal(config.host) is None
+        ip = dialed.address.rpartition(":")[0]
+        yield _ok("dns", connection, f"{config.host} is {ip}") if is_name else _skipped("dns", "no name")
+        yield _ok("tcp", connection, f"connected to {dialed.address}{tried}")
+    yield _skipped("proxy", "none configured")
+    yield _fact("greeting", connection, str(connection.greeting or ""))
+    yield _tls_stage(connection)
+    yield _fact("ehlo", connection, printable(str(connection.capabilities)))
+    yield _skipped("token", "no OAuth2 configured")
+    yield _auth_stage(connection)
+    yield from _asked_stages(connection, asked)
+    yield _ok("quit", connection, "") if has_quit else _skipped("quit")
+
+
+def _ok(name: str, connection: SMTPConnection, detail: str) -> Stage:
+    return Stage(name=name, status="ok", seconds=connection.seconds.get(name, 0.0), detail=detail)
+
+
+def _skipped(name: str, why: str = "not reached") -> Stage:
+    return Stage(name=name, status="skipped", detail=why)
+
+
+def _fact(name: str, connection: SMTPConnection, detail: str) -> Stage:
+    return _ok(name, connection, detail) if detail else _skipped(name)
+
+
+def _tls_stage(connection: SMTPConnection) -> Stage:
+    facts = connection.tls
+    if facts is not None:
+        days = facts.days_left(datetime.now(UTC))
+        expiry = f", certificate valid for {days} days" if days is not None else ""
+        return _ok("tls", connection, f"{facts}{expiry}")
+    if connection.config.security == "none":
+        return _skipped("tls", "security is none")
+    if connection.config.security == "opportunistic" and connection.greeting is not None:
+        return _skipped("tls", "STARTTLS is not offered")
+    return _skipped("tls")
+
+
+def _auth_stage(connection: SMTPConnection) -> Stage:
+    if not connection.config.has_credentials:
+        return _skipped("auth", "no credentials configured")
+    if connection.mechanism is None:
+        return _skipped("auth")
+    offered = ", ".join(connection.capabilities.auth_mechanisms)
+    return _ok("auth", connection, printable(f"{connection.mechanism} accepted; offered: {offered}"))
+
+
+def _asked_stages(connection: SMTPConnection, asked: Mapping[str, Reply]) -> Iterator[Stage]:
+    recipients = {name: reply for name, reply in asked.items() if name != "mail_from"}
+    for name, replies in (
+        ("mail_from", {n: r for n, r in asked.items() if n == "mail_from"}),
+        ("rcpt_to", recipients),
+    ):
+        if not replies:
+            yield _skipped(name, "not asked for")
+            continue
+        is_ok = all(reply.is_positive for reply in replies.values())
+        detail = "; ".join(str(r) if name == "mail_from" else f"{a}: {r}" for a, r in replies.items())
+        yield Stage(
+            name=name,
+            status="ok" if is_ok else "failed",
+            seconds=connection.seconds.get(name, 0.0),
+            detail=detail,
+        )
