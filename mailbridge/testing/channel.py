@@ -29,7 +29,8 @@ Ending = Literal["close", "goodbye", "reset"]
 LINGER = 1.0
 # Lines longer than any SMTP extension allows (AUTH: 12 288, RFC 4954 section 4) end the connection.
 MAX_LINE = 1 << 20
-MAX_IGNORED = 1 << 16
+# Bytes of raw input kept for looking at; a large message is not wanted twice in memory.
+MAX_KEPT = 1 << 16
 PIECE = 1 << 16
 
 
@@ -102,7 +103,7 @@ class Channel:
         data = self._receive()
         if self._tls is None:
             with self._journal.change():
-                self._record.clear_text += data
+                self._record.clear_text += data[: max(0, MAX_KEPT - len(self._record.clear_text))]
             self._input += data
             return
         with self._sending:
@@ -117,7 +118,7 @@ class Channel:
             self.fill()
 
     def stall(self) -> None:
-        """Do not even read any more, until the client leaves or the server stops."""
+        """Do not even read any more, until the client's FIN gets through or the server stops."""
         if hasattr(select, "POLLRDHUP"):
             watch = select.poll()
             watch.register(self._sock, select.POLLRDHUP)
@@ -132,6 +133,8 @@ class Channel:
             raise Over("stop")
 
     def _receive(self) -> bytes:
+        if self._ordered is not None:
+            raise self._over("test")
         try:
             data = self._sock.recv(PIECE)
         except OSError:
@@ -158,7 +161,7 @@ class Channel:
     def _ignore(self, data: bytes) -> None:
         if data:
             with self._journal.change():
-                self._record.ignored += data[: max(0, MAX_IGNORED - len(self._record.ignored))]
+                self._record.ignored += data[: max(0, MAX_KEPT - len(self._record.ignored))]
 
     # -- writing ----------------------------------------------------------------------------------------
 
@@ -182,6 +185,13 @@ class Channel:
                     raise self._over("client") from None
                 data = self._outgoing.read()
             self._send_raw(data)
+
+    def push(self, data: bytes) -> None:
+        """From another thread: send now. Raises ConnectionError if the client is gone."""
+        try:
+            self.send(data)
+        except Over as over:
+            raise ConnectionError(f"the connection is over (closed by {over.by})") from None
 
     def _send_raw(self, data: bytes) -> None:
         try:
@@ -244,20 +254,20 @@ class Channel:
         self._shutdown(socket.SHUT_RDWR)
 
     def end(self, over: Over) -> None:
-        """Close as `over` says; record it as soon as the peer can see it."""
-        if over.how != "reset":
-            try:
-                self.flush()
-                if over.how == "goodbye" and self._tls is not None:
-                    self._say_goodbye(self._tls)
-            except Over:
-                pass  # the client was faster
+        """Close as `over` says. Recorded before the peer can see it, so that a test finds it recorded."""
+        with self._journal.change():
+            self._record.closed_by = over.by
         if over.how == "reset":
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._close()
-        self._shutdown(socket.SHUT_WR)
+        else:
+            with contextlib.suppress(Over):  # the client was faster
+                self.flush()
+                if over.how == "goodbye" and self._tls is not None:
+                    self._say_goodbye(self._tls)
+            self._shutdown(socket.SHUT_WR)
         with self._journal.change():
-            self._record.closed_by = over.by
+            self._record._has_left = True
         self._linger()
         self._close()
 

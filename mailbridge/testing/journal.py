@@ -32,10 +32,14 @@ class ReceivedMessage:
     mail_parameters: tuple[str, ...] = ()
 
 
+# Connections shown where an expectation fails; the cause is nearly always among the last.
+DESCRIBED = 20
+
+
 class Control(Protocol):
     """What a test may do to a live connection; the channel implements it."""
 
-    def send(self, data: bytes) -> None: ...
+    def push(self, data: bytes) -> None: ...
 
     def order_end(self, how: str) -> None: ...
 
@@ -45,10 +49,10 @@ class Connection:
     """One accepted connection, as the server saw it. Changes while the connection lives.
 
     `commands` are the command lines without their CRLF, `auth_responses` the lines that answered a 334.
-    `clear_text` is every byte received before TLS (all of them without TLS), ClientHello excluded. `ignored`
-    is what arrived while a fault was not listening (the first 64 KiB). `closed_by` is None while open, then
-    one of "client", "client reset", "server", "fault", "test" (`hang_up`, `reset`) and "stop" (the server was
-    closed).
+    `clear_text` is what was received before TLS (without TLS: everything), ClientHello excluded; `ignored`
+    what arrived while a fault was not listening; of both the first 64 KiB. `closed_by` is None while open,
+    then one of "client", "client reset", "server", "fault", "test" (`hang_up`, `reset`) and "stop" (the
+    server was closed).
     """
 
     number: int
@@ -56,8 +60,8 @@ class Connection:
     commands: list[bytes] = field(default_factory=list)
     auth_responses: list[bytes] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
-    clear_text: bytearray = field(default_factory=bytearray)
-    ignored: bytearray = field(default_factory=bytearray)
+    clear_text: bytearray = field(default_factory=bytearray, repr=False)
+    ignored: bytearray = field(default_factory=bytearray, repr=False)
     user: str | None = None
     tls_version: str | None = None
     tls_error: str | None = None
@@ -65,6 +69,7 @@ class Connection:
     server_name: str | None = None
     client_certificate: dict[str, Any] | None = None
     closed_by: str | None = None
+    _has_left: bool = field(default=False, repr=False)  # FIN or RST is sent
     _control: Control | None = field(default=None, repr=False)
     _journal: Journal | None = field(default=None, repr=False)
 
@@ -84,10 +89,9 @@ class Connection:
         return tuple(line.split(b" ")[0].upper().decode("latin-1") for line in tuple(self.commands))
 
     def push(self, data: bytes) -> None:
-        """Send bytes nobody asked for, now, from the calling thread (encrypted where TLS is on)."""
-        if self._control is None or self.is_closed:
-            raise RuntimeError(f"connection {self.number} is closed")
-        self._control.send(data)
+        """Send bytes nobody asked for, now, encrypted where TLS is on. ConnectionError if nobody is there."""
+        assert self._control is not None
+        self._control.push(data)
 
     def hang_up(self, *, politely: bool = False) -> None:
         """Close an idle connection with a FIN and return when it is sent. `politely` sends close_notify first
@@ -103,7 +107,7 @@ class Connection:
         assert self._control is not None
         assert self._journal is not None
         self._control.order_end(how)
-        self._journal.wait_for(lambda: self.is_closed, timeout=5.0)
+        self._journal.wait_for(lambda: self._has_left, timeout=5.0)
 
 
 class Journal:
@@ -142,10 +146,10 @@ class Journal:
             raise AssertionError(f"not within {timeout:g} s; the server saw:\n{self.describe()}")
 
     def describe(self) -> str:
-        """Connections, commands and messages, one line each."""
+        """How much there was, and the last connections with their commands, one line each."""
         with self.changed:
             lines = [f"{len(self.connections)} connections, {len(self.messages)} committed messages"]
-            for one in self.connections:
+            for one in self.connections[-DESCRIBED:]:
                 state = f"closed by {one.closed_by}" if one.is_closed else "open"
                 lines.append(f"  connection {one.number} ({state}): {b' | '.join(one.commands)!r}")
             return "\n".join(lines)
