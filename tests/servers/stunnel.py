@@ -62,7 +62,7 @@ class Stunnel:
         ]
         self._log_file = folder / "log"
         configuration = folder / "stunnel.conf"
-        head = f"foreground = yes\npid =\noutput = {self._log_file}\ndebug = info\n"
+        head = f"foreground = yes\npid =\noutput = {self._log_file}\ndebug = notice\n"
         configuration.write_text(head + "".join(services))
         self._program = Program([program, configuration], output=folder / "output")
         self._program.wait_until_listening(list(endpoints.values()), self._log_file)

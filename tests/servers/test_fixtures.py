@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,19 +77,22 @@ def test_servers_end_with_a_process_that_is_killed() -> None:
 from tests.servers.lab import Lab
 from tests.servers.process import MissingServerError
 try:
-    print(Lab().smtp_sink().port, flush=True)
+    lab = Lab()
+    print(lab.smtp_sink().port, lab.folder, flush=True)
 except MissingServerError:
-    print(0, flush=True)
+    print(0, lab.folder, flush=True)
 input()
 """
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout is not None
-        port = int(child.stdout.readline())
-        if not port:
-            child.kill()
-            pytest.skip("smtp-sink is not here")
-        assert accepts(Endpoint(port))
+        port, folder = child.stdout.readline().split()
+        sink = Endpoint(int(port))
+        is_started = sink.port > 0 and accepts(sink)
         child.send_signal(signal.SIGKILL)
-    assert wait_until(lambda: not accepts(Endpoint(port)), SECONDS)
+    shutil.rmtree(folder)
+    if sink.port == 0:
+        pytest.skip("smtp-sink is not here")
+    assert is_started
+    assert wait_until(lambda: not accepts(sink), SECONDS)
