@@ -247,8 +247,10 @@ def _dial_unix(target: Target, path: str, deadline: Deadline) -> Dialed:
 
 def _connect_unix(sock: socket.socket, path: str) -> int:
     try:
+        if "\0" in path:  # the system would take what stands before it
+            raise ValueError("it contains a NUL")
         return sock.connect_ex(path)
-    except (OSError, ValueError) as problem:  # too long for the system, or with a NUL inside
+    except (OSError, ValueError) as problem:
         message = f"Option 'host' is no usable UNIX socket path: {path!r} ({problem})"
         raise ConfigurationError(message, stage="config") from None
 

@@ -113,6 +113,8 @@ class TLS:
         """
         if self.unsent:
             return
+        with contextlib.suppress(OSError):
+            self.read(READ_BYTES)  # closing a socket with unread bytes (tickets) resets the connection
         with contextlib.suppress(OSError, ValueError):
             self.object.unwrap()
         self._flush_what_goes()

@@ -124,12 +124,14 @@ def _trusting(options: TLSOptions) -> ssl.SSLContext:
 def _set_versions(context: ssl.SSLContext, options: TLSOptions) -> None:
     wanted = ssl.TLSVersion[options.min_version.replace(".", "_")]
     ciphers = options.ciphers
-    with warnings.catch_warnings():
-        # Python deprecates the old versions; whoever asks for them by name has been told.
-        warnings.simplefilter("ignore", DeprecationWarning)
+    if wanted >= ssl.TLSVersion.TLSv1_2:
         context.minimum_version = wanted
-    if ciphers is None and wanted < ssl.TLSVersion.TLSv1_2:
-        ciphers = "DEFAULT:@SECLEVEL=0"  # OpenSSL 3 speaks TLS 1.0 and 1.1 on this level only
+    else:
+        with warnings.catch_warnings():
+            # Python deprecates the old versions; whoever asks for them by name has been told.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = wanted
+        ciphers = ciphers or "DEFAULT:@SECLEVEL=0"  # OpenSSL 3 speaks TLS 1.0 and 1.1 on this level only
     if ciphers is not None:
         try:
             context.set_ciphers(ciphers)
