@@ -3,6 +3,7 @@
 Uses a connection of its own, outside the pool, and sends no mail.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -26,6 +27,7 @@ def verify(
     `deadline` is in seconds, beside the configured time limits. Never raises for what the
     network or the server does: the failure is a stage of the report.
     """
+    began = time.monotonic()
     connection = SMTPConnection(config)
     limit = Deadline.after(deadline).within(config.timeouts.total)
     asked: Mapping[str, Reply] = {}
@@ -40,16 +42,15 @@ def verify(
     except MailbridgeError as error:
         failure = error
     finally:
+        ended = time.monotonic()
         connection.close()
     found = {stage.name: stage for stage in _stages(connection, asked, has_quit)}
     if failure is not None:
+        spent_before = sum(connection.seconds.values())
+        seconds = connection.seconds.get(failure.stage or "", ended - began - spent_before)
         name = failure.stage if failure.stage in STAGE_NAMES else "quit"
         found[name] = Stage(
-            name=name,
-            status="failed",
-            seconds=connection.seconds.get(name, 0.0),
-            detail=_sentence(failure),
-            hint=failure.hint,
+            name=name, status="failed", seconds=seconds, detail=_sentence(failure), hint=failure.hint
         )
     return VerifyReport(server=config.server, stages=tuple(found[name] for name in STAGE_NAMES))
 

@@ -1,0 +1,174 @@
+"""The command line: `mailbridge verify` and `mailbridge send`.
+
+Only arguments, printing and exit codes: 0 done, 1 a stage or the send failed, 2 wrong usage or a
+configuration that can't work. Uses the public names of mailbridge alone.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TextIO
+
+from mailbridge import (
+    ConfigurationError,
+    Envelope,
+    InvalidMessage,
+    MailbridgeError,
+    Mailer,
+    Message,
+    SendResult,
+    SMTPConfig,
+    VerifyReport,
+)
+
+URL_VARIABLE = "MAILBRIDGE_URL"
+_COLOURS = {"ok": "32", "failed": "31", "skipped": "2"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; gives the exit code."""
+    options = _parser().parse_args(arguments)
+    if options.debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(message)s", stream=sys.stderr)
+    try:
+        config = _config(options)
+        return int(options.run(config, options))
+    except (ConfigurationError, InvalidMessage) as error:
+        print(f"mailbridge: {error}", file=sys.stderr)
+        return 2
+    except MailbridgeError as error:
+        _print_failure(error, as_json=options.json)
+        return 1
+    except OSError as error:  # a file named on the command line
+        print(f"mailbridge: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mailbridge", description="Check an SMTP configuration, or send a message."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    verify = commands.add_parser("verify", help="try a server stage by stage, without sending mail")
+    verify.set_defaults(run=_verify)
+    send = commands.add_parser("send", help="send one message")
+    send.set_defaults(run=_send)
+    for command in (verify, send):
+        command.add_argument(
+            "url",
+            nargs="?",
+            help=f"smtp://user:password@host:port/?option=value; default: ${URL_VARIABLE}, which keeps "
+            "the password out of the process list",
+        )
+        command.add_argument("--from", dest="mail_from", metavar="ADDRESS", required=command is send)
+        command.add_argument("--to", action="append", default=[], metavar="ADDRESS", required=command is send)
+        command.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit for everything")
+        command.add_argument("--json", action="store_true", help="print JSON")
+        command.add_argument("--debug", action="store_true", help="show the dialogue, secrets masked")
+    _add_content_arguments(send)
+    return parser
+
+
+def _add_content_arguments(send: argparse.ArgumentParser) -> None:
+    send.add_argument("--subject", default="")
+    content = send.add_mutually_exclusive_group()
+    content.add_argument("--text", help="the text of the message")
+    content.add_argument("--file", metavar="PATH", help="read the text from a file, or - for standard input")
+    content.add_argument(
+        "--raw", metavar="PATH", help="send a whole message (.eml) as it is, or - for standard input"
+    )
+    send.add_argument("--html", metavar="PATH", help="an HTML alternative")
+    send.add_argument("--attach", metavar="PATH", action="append", default=[], type=Path)
+
+
+def _config(options: argparse.Namespace) -> SMTPConfig:
+    url = options.url or os.environ.get(URL_VARIABLE)
+    if not url:
+        raise ConfigurationError(f"No server given: name a URL, or set {URL_VARIABLE}", stage="config")
+    beside: dict[str, Any] = {"url": url}
+    if options.debug:
+        beside["debug"] = True
+    if options.timeout is not None:
+        beside |= {"timeout": options.timeout, "timeouts": {"total": options.timeout}}
+    return SMTPConfig.from_mapping(beside)
+
+
+def _verify(config: SMTPConfig, options: argparse.Namespace) -> int:
+    if options.to and not options.mail_from:
+        raise ConfigurationError("--to needs --from beside it", stage="config")
+    with closing(Mailer(config)) as mailer:
+        report = mailer.verify(mail_from=options.mail_from, rcpt_to=options.to)
+    if options.json:
+        print(report.as_json())
+    else:
+        _print_report(report, sys.stdout)
+    return 0 if report.ok else 1
+
+
+def _print_report(report: VerifyReport, out: TextIO) -> None:
+    has_colours = out.isatty() and "NO_COLOR" not in os.environ  # no-color.org
+    for stage, row in report.rows():
+        print(f"\033[{_COLOURS[stage.status]}m{row}\033[0m" if has_colours else row, file=out)
+    failed = sum(stage.status == "failed" for stage in report)
+    print(f"\n{report.server}: {'all is well' if report.ok else f'{failed} stage(s) failed'}", file=out)
+
+
+def _send(config: SMTPConfig, options: argparse.Namespace) -> int:
+    content, envelope = _message(options)
+    with closing(Mailer(config)) as mailer:
+        result = mailer.send(content, envelope=envelope)
+    _print_result(result, as_json=options.json)
+    return 1 if result.rejected else 0
+
+
+def _message(options: argparse.Namespace) -> tuple[Message | bytes, Envelope]:
+    envelope = Envelope(options.mail_from, options.to)
+    if options.raw is not None:
+        return _read(options.raw), envelope
+    text = options.text if options.file is None else _read(options.file).decode()
+    message = Message(subject=options.subject, sender=options.mail_from, to=options.to, text=text or "")
+    if options.html is not None:
+        message.html = _read(options.html).decode()
+    for path in options.attach:
+        message.attach(path)
+    return message, envelope
+
+
+def _read(name: str) -> bytes:
+    return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+
+
+def _print_result(result: SendResult, *, as_json: bool) -> None:
+    rejected = {address: str(reply) for address, reply in result.rejected.items()}
+    if as_json:
+        facts = {
+            "sent": True,
+            "server": result.server,
+            "accepted": list(result.accepted),
+            "rejected": rejected,
+            "response": str(result.response),
+            "queue_id": result.queue_id,
+            "message_id": result.message_id,
+            "message_size": result.message_size,
+            "round_trips": result.round_trips,
+        }
+        print(json.dumps(facts, indent=2))
+        return
+    recipients = ", ".join(result.accepted)
+    print(f"{result.server} took {result.message_size} bytes for {recipients}: {result.response}")
+    for address, reply in rejected.items():
+        print(f"refused: {address}: {reply}")
+
+
+def _print_failure(error: MailbridgeError, *, as_json: bool) -> None:
+    if as_json:
+        facts = {"sent": False, "error": type(error).__name__, "message": str(error), "stage": error.stage}
+        facts |= {"transient": error.is_transient, "outcome_unknown": error.outcome_unknown}
+        print(json.dumps(facts, indent=2))
+    else:
+        print(f"mailbridge: {error}", file=sys.stderr)
