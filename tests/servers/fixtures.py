@@ -114,5 +114,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     lab = config.stash.get(LAB, None)
-    for missing in lab.missing.values() if lab else ():
-        terminalreporter.write_line(f"LEFT OUT: every test with {missing}", yellow=True)
+    for name, missing in lab.missing.items() if lab else ():
+        terminalreporter.write_line(f"LEFT OUT: every test with {name} ({missing})", yellow=True)
