@@ -1,0 +1,94 @@
+"""System checks: what can be known to be wrong with the mail settings without the network.
+
+    mailbridge.E001   the options of a mailer can't work
+    mailbridge.W001   credentials for a server that is reached in clear text
+    mailbridge.W002   certificates are not verified
+    mailbridge.W004   MAILBRIDGE says nothing where MAILERS is defined
+    mailbridge.W007   a user name without a password, or the reverse
+
+Whether a server can be reached and logged in to is the question of `manage.py verify_smtp`.
+"""
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+
+from mailbridge import SMTPConfig
+from mailbridge_django.backend import EmailBackend
+from mailbridge_django.compat import MailerMisconfigured, uses_mailers
+from mailbridge_django.handler import mailers
+
+
+@register("mail")  # by name: Django has a constant for this tag only from 6.1 on
+def check_mailers(**_: Any) -> list[CheckMessage]:
+    """Make every mailer of the project that is mailbridge's, and look at what it would do."""
+    try:
+        return [*_idle_setting(), *(found for alias in mailers for found in _check(alias))]
+    except MailerMisconfigured as error:
+        return [_invalid(error)]
+
+
+def _idle_setting() -> Iterator[CheckMessage]:
+    if uses_mailers() and getattr(settings, "MAILBRIDGE", None):
+        yield Warning(
+            "The MAILBRIDGE setting has no effect, since MAILERS is defined.",
+            hint="Move its options into the OPTIONS of the mailers.",
+            id="mailbridge.W004",
+        )
+
+
+def _check(alias: str) -> Iterator[CheckMessage]:
+    try:
+        backend = mailers[alias]
+    except MailerMisconfigured as error:
+        yield _invalid(error)
+        return
+    except Exception:  # another backend's own trouble, which is not for us to judge
+        return
+    if isinstance(backend, EmailBackend):
+        yield from _check_credentials(alias, backend)
+        yield from _check_verification(alias, backend.config)
+
+
+def _invalid(error: MailerMisconfigured) -> Error:
+    return Error(error.message, hint=error.hint or None, id="mailbridge.E001")
+
+
+def _check_credentials(alias: str, backend: EmailBackend) -> Iterator[CheckMessage]:
+    config = backend.config
+    if backend.lacks_half_of_credentials:
+        yield Warning(
+            f"The mailer {alias!r} has a user name without a password, or the reverse: it will not log in.",
+            hint="Give both, or neither.",
+            id="mailbridge.W007",
+        )
+    may_be_clear = config.security in ("none", "opportunistic")
+    if config.has_credentials and may_be_clear and not _is_loopback(config):
+        yield Warning(
+            f"The mailer {alias!r} has credentials for {config.server} with security {config.security!r}: "
+            + ("they can be read on the way." if config.allow_insecure_auth else "it refuses to send them."),
+            hint="Set security to 'starttls' (use_tls) or 'tls' (use_ssl).",
+            id="mailbridge.W001",
+        )
+
+
+def _check_verification(alias: str, config: SMTPConfig) -> Iterator[CheckMessage]:
+    if config.security != "none" and not config.tls.verify:
+        yield Warning(
+            f"The mailer {alias!r} does not verify the certificate of {config.server}: "
+            "anybody on the way can read and change the mail.",
+            hint="For a private authority name its certificate in tls.ca_file instead.",
+            id="mailbridge.W002",
+        )
+
+
+def _is_loopback(config: SMTPConfig) -> bool:
+    if config.unix_path is not None or config.host == "localhost":
+        return True
+    try:
+        return ip_address(config.host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,147 @@
+"""From keywords, the MAILBRIDGE setting and Django's EMAIL_* settings to one `SMTPConfig`.
+
+A keyword beats MAILBRIDGE, which beats EMAIL_*, which beats the default; None is "not given".
+With a URL, EMAIL_* say nothing. With MAILERS (Django 6.1) the OPTIONS of the alias are the keywords,
+and no other setting counts. EMAIL_* are never read here: on Django 6.1 that would warn, so Django's
+own backend reads them (see backend.py). Nothing connects.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any
+
+from django.conf import settings
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+
+import mailbridge
+from mailbridge import ConfigurationError, Secret, SMTPConfig, TLSOptions
+from mailbridge_django.compat import MailerMisconfigured
+
+#: mailbridge's options, beside those whose names Django has too. The core refuses what it can't do yet.
+OWN_NAMES = (
+    *("url", "service", "security", "auth", "allow_insecure_auth", "oauth2", "tls", "timeouts"),
+    *("local_hostname", "source_address", "family", "allow_internal_networks", "proxy", "proxy_protocol"),
+    *("protocol", "pool", "rate", "retry", "pipelining", "disable", "partial", "servers", "dsn", "defaults"),
+    *("debug", "config_resolver"),
+)
+#: The options of Django's backend, in the order of its positional arguments; `fail_silently` left out.
+DJANGO_NAMES = (
+    *("host", "port", "username", "password", "use_tls", "use_ssl", "timeout"),
+    *("ssl_keyfile", "ssl_certfile"),
+)
+KNOWN_NAMES = tuple(sorted({*OWN_NAMES, *DJANGO_NAMES, "fail_silently"}))
+
+# A URL names all of these, if only by leaving them out: none may come from beneath it, least of all
+# the credentials that were meant for another host.
+_SAID_BY_URL = frozenset({"host", "port", "security", "use_tls", "use_ssl", "username", "password"})
+_NOT_OF_THE_CORE = frozenset({"use_tls", "use_ssl", "ssl_keyfile", "ssl_certfile", "config_resolver"})
+# What the shorthand `timeout` stands for.
+_STAGES = ("connect", "greeting", "command", "data", "final")
+
+Options = dict[str, Any]
+
+
+def given(**options: Any) -> Options:
+    """What of `options` was given. Passwords and URLs are sealed, so that no traceback shows them."""
+    return {
+        name: Secret(value) if name in ("password", "url") and isinstance(value, str) else value
+        for name, value in options.items()
+        if value is not None
+    }
+
+
+def package_options() -> Options:
+    """The MAILBRIDGE setting without its MAILERS."""
+    options = getattr(settings, "MAILBRIDGE", None) or {}
+    if not isinstance(options, Mapping):
+        raise MailerMisconfigured(f"The MAILBRIDGE setting must be a dict, not {type(options).__name__}")
+    return given(**{str(name): value for name, value in options.items() if name != "MAILERS"})
+
+
+def layered(above: Options, beneath: Options) -> Options:
+    """`above` over `beneath`."""
+    if "url" in above:
+        beneath = {name: value for name, value in beneath.items() if name not in _SAID_BY_URL}
+    if "timeout" in above:
+        beneath = {name: value for name, value in beneath.items() if name != "timeouts"}
+    return {**beneath, **above}
+
+
+def flags_decide(layers: Sequence[Options]) -> bool:
+    """Whether `use_tls` and `use_ssl` tell the security; not beside or beneath `security` or a URL.
+
+    A flag that is off decides nothing: code that hands on all settings says False where nothing is set.
+    """
+    for layer in layers:
+        if "security" in layer or "url" in layer:
+            return False
+        if layer.get("use_tls") or layer.get("use_ssl"):
+            return True
+    return True
+
+
+def security_of(options: Options) -> str:
+    """What Django's two flags mean; neither is clear text."""
+    return "tls" if options.get("use_ssl") else "starttls" if options.get("use_tls") else "none"
+
+
+def with_client_certificate(options: Options) -> Options:
+    """`options` with Django's `ssl_certfile` and `ssl_keyfile` in their `tls` group, which wins."""
+    certfile, keyfile = options.get("ssl_certfile") or None, options.get("ssl_keyfile") or None
+    if not certfile and not keyfile:
+        return options
+    tls = options.get("tls", {})
+    if isinstance(tls, TLSOptions):
+        tls = replace(tls, cert_file=tls.cert_file or certfile, key_file=tls.key_file or keyfile)
+    elif isinstance(tls, Mapping):
+        tls = {"cert_file": certfile, "key_file": keyfile, **tls}
+    return {**options, "tls": tls}
+
+
+def with_credentials(options: Options) -> Options:
+    """`options` without credentials if either is empty: Django's way to say that there are none."""
+    if options.get("username") == "" or options.get("password") == Secret(""):
+        return {name: value for name, value in options.items() if name not in ("username", "password")}
+    return options
+
+
+def of_the_core(options: Options) -> Options:
+    """What of `options` the core knows, with the limits that `timeout` stands for spelt out.
+
+    Spelt out, they also win over those of a URL.
+    """
+    own = {name: value for name, value in options.items() if name not in _NOT_OF_THE_CORE}
+    seconds = own.pop("timeout", None)
+    if seconds is not None and isinstance(own.get("timeouts", {}), Mapping):
+        own["timeouts"] = {**dict.fromkeys(_STAGES, seconds), **own.get("timeouts", {})}
+    return own
+
+
+def build_config(options: Options, alias: str | None) -> SMTPConfig:
+    """The configuration. Raises MailerMisconfigured, which names the alias."""
+    try:
+        own = of_the_core(with_credentials(with_client_certificate(options)))
+        if isinstance(own.get("url"), Secret):
+            return SMTPConfig.from_url(own.pop("url").reveal(), **own)
+        return SMTPConfig.from_mapping(own)
+    except ConfigurationError as error:
+        problem = error
+    # Outside of the block, so that the frames below, which have seen the URL, are not kept as context.
+    raise MailerMisconfigured(problem.message, alias=alias, hint=problem.hint)
+
+
+def did_you_mean(names: Sequence[str]) -> str:
+    """A hint for names that are no options."""
+    for name in names:
+        if nearest := get_close_matches(name.lower(), KNOWN_NAMES, n=1):
+            return f"Did you mean {nearest[0]!r}?"
+    return f"Known are: {', '.join(KNOWN_NAMES)}."
+
+
+@receiver(setting_changed)
+def forget_mailers(*, setting: str, **_: Any) -> None:
+    """Close the pools of what was configured before; the next send reads the settings anew."""
+    if setting in ("MAILBRIDGE", "MAILERS") or setting.startswith("EMAIL_"):
+        mailbridge.close_all()
