@@ -152,7 +152,7 @@ async def _content(wire: Wire, content: bytes) -> Reply:
     view = memoryview(content)
     if not await WriteContent(view[:border], "content", stops_early=True) or await _is_answered_early(wire):
         raise _early(await answer(wire, end))
-    end.command = commands.END_OF_CONTENT
+    wire.commit(end, commands.END_OF_CONTENT)
     await WriteContent(bytes(view[border:]) + END_OF_DATA, "final", stops_early=False)
     reply = await answer(wire, end, limit="final")
     if reply.is_positive:

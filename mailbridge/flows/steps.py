@@ -104,25 +104,27 @@ def _write_and_read(commands: tuple[Command, ...], stage: str, limit: Limit, is_
 
 async def _nothing_is_there(wire: Wire, stage: str) -> None:
     """In step: before a command that answers to nothing pending, there is nothing to be read."""
+    wire.require_nothing_unread(stage)
     data = await Look()
     if data is not None:
-        raise unasked(wire, data, stage)
+        raise _unasked(wire, data, stage)
 
 
-def unasked(wire: Wire, data: bytes, stage: str) -> ConnectionLost | ProtocolViolation:
+def _unasked(wire: Wire, data: bytes, stage: str) -> ConnectionLost | ProtocolViolation:
     """The error for `data` that the server sent while nothing was asked."""
     wire.is_over = True
     if not data:
         return ConnectionLost("The server closed the connection", stage=stage)
     try:
-        wire.feed(data)
+        wire.parser.feed(data)
+        reply = wire.parser.next_reply()
     except ProtocolViolation as error:
-        # A good-bye is a whole reply of class 4: "421 timeout", or SES's "451 4.4.2".
-        if error.reply is not None and error.reply.is_transient:
-            return ConnectionLost("The server closed the idle session", stage=stage, reply=error.reply)
         error.stage = stage
         return error
-    return ProtocolViolation("The server sent half a reply that answers no command", stage=stage)
+    # A good-bye is a whole reply of class 4: "421 timeout", or SES's "451 4.4.2".
+    if reply is not None and reply.is_transient:
+        return ConnectionLost("The server closed the idle session", stage=stage, reply=reply)
+    return ProtocolViolation("The server sent a reply that answers no command", stage=stage, reply=reply)
 
 
 def take_in(wire: Wire, data: bytes, stage: str) -> bool:
@@ -131,9 +133,5 @@ def take_in(wire: Wire, data: bytes, stage: str) -> bool:
         wire.is_over = True
         raise ConnectionLost("The server closed the connection without an answer", stage=stage)
     before = wire.unanswered_count
-    try:
-        wire.feed(data)
-    except ProtocolViolation as error:
-        error.stage = stage
-        raise
+    wire.feed(data)
     return wire.unanswered_count < before

@@ -18,15 +18,13 @@ class Command:
     """One line for the server.
 
     `stage` names the step in errors and timings. `ends_group`: nothing may be pipelined behind it
-    (RFC 2920 section 3.1). `secret`: the line is masked in logs. `commits`: the server may take
-    responsibility for the message on reading this. `reply_lines` bounds the answer.
+    (RFC 2920 section 3.1). `secret`: the line is masked in logs. `reply_lines` bounds the answer.
     """
 
     line: bytes
     stage: str
     ends_group: bool = False
     secret: bool = False
-    commits: bool = False
     reply_lines: int = MAX_LINES
 
     def __post_init__(self) -> None:
@@ -83,11 +81,11 @@ def auth_response(data: bytes) -> Command:
     return Command(b64encode(data), "auth", ends_group=True, secret=True)
 
 
-# What is awaited without a command of ours: the greeting, and the answer to content. The second is
-# the commit: it takes the place of the first once the final dot is handed to the stream.
+# What is awaited without a command of ours: the greeting, and the answer to content. Of content
+# there are two: END_OF_CONTENT takes the place of CONTENT once the final dot may leave.
 GREETING = Command(b"", "greeting", ends_group=True)
 CONTENT = Command(b"", "content", ends_group=True)
-END_OF_CONTENT = Command(b"", "final", ends_group=True, commits=True)
+END_OF_CONTENT = Command(b"", "final", ends_group=True)
 
 STARTTLS = Command(b"STARTTLS", "tls", ends_group=True)
 # Gives an AUTH exchange up (RFC 4954 section 4); the server answers 501.

@@ -5,7 +5,7 @@ without PIPELINING, up to `WINDOW_BYTES` of unanswered commands with it. A windo
 commands would deadlock with thousands of recipients, once both sides' buffers are full.
 
 What is at stake belongs to the call: the outcome of a message is in doubt exactly while a call
-that commits has been released and not been answered.
+that commits may have left and has had no clear answer.
 """
 
 from collections import deque
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from mailbridge.errors import ProtocolViolation
 from mailbridge.protocol.commands import Command
-from mailbridge.protocol.replies import MAX_LINES, ReplyParser
+from mailbridge.protocol.replies import ReplyParser
 from mailbridge.results import Reply
 
 # Below every platform's socket buffers, so that writing a window never waits for reading it.
@@ -30,8 +30,9 @@ class Call:
     weight: int = 0
 
     @property
-    def is_in_doubt(self) -> bool:
-        return self.command.commits and self.is_released and self.reply is None
+    def is_decided(self) -> bool:
+        """Answered by a clear yes or no."""
+        return self.reply is not None and (self.reply.is_positive or self.reply.code >= 400)
 
 
 @dataclass(slots=True)
@@ -45,6 +46,7 @@ class Wire:
     parser: ReplyParser = field(default_factory=ReplyParser)
     is_over: bool = False
     last_reply: Reply | None = None
+    _commit: Call | None = None
     _queued: deque[Call] = field(default_factory=deque)
     _unanswered: deque[Call] = field(default_factory=deque)
     _unanswered_bytes: int = 0
@@ -56,10 +58,19 @@ class Wire:
         return call
 
     def expect(self, command: Command) -> Call:
-        """A call whose bytes do not go through the window: the greeting (none at all), content."""
+        """A call whose bytes do not go through the window: the greeting (none at all), content.
+
+        Raises `ProtocolViolation` if the server has already said something more.
+        """
+        self.require_nothing_unread(command.stage)
         call = Call(command, is_released=True)
         self._unanswered.append(call)
         return call
+
+    def commit(self, call: Call, command: Command) -> None:
+        """From here on `call` stands for `command`, whose last byte may leave: in doubt until answered."""
+        call.command = command
+        self._commit = call
 
     def cancel_queued(self) -> None:
         """Take back what has not been released yet; those calls are never answered."""
@@ -86,20 +97,27 @@ class Wire:
     def feed(self, data: bytes) -> None:
         """Take in what the server sent; each whole reply answers the oldest unanswered call.
 
-        Raises `ProtocolViolation` for bytes that are no reply, and for a reply to nothing.
+        What is left over stays unread, and `is_quiet` is false. Raises `ProtocolViolation` for
+        bytes that are no reply, with the stage of the call that they should have answered.
         """
         self.parser.feed(data)
-        while (reply := self.parser.next_reply(self._most_lines)) is not None:
-            self.last_reply = reply
-            if not self._unanswered:
-                raise ProtocolViolation("The server sent a reply that answers no command", reply=reply)
-            call = self._unanswered.popleft()
+        while self._unanswered:
+            call = self._unanswered[0]
+            try:
+                reply = self.parser.next_reply(call.command.reply_lines)
+            except ProtocolViolation as error:
+                error.stage = call.command.stage
+                raise
+            if reply is None:
+                return
+            del self._unanswered[0]
             self._unanswered_bytes -= call.weight
-            call.reply = reply
+            call.reply = self.last_reply = reply
 
-    @property
-    def _most_lines(self) -> int:
-        return self._unanswered[0].command.reply_lines if self._unanswered else MAX_LINES
+    def require_nothing_unread(self, stage: str) -> None:
+        """Raise `ProtocolViolation` if the server said more than it was asked."""
+        if not self.parser.is_empty:
+            raise ProtocolViolation("The server sent more replies than it was asked for", stage=stage)
 
     @property
     def unanswered_count(self) -> int:
@@ -112,5 +130,5 @@ class Wire:
 
     @property
     def is_in_doubt(self) -> bool:
-        """A message was committed and not answered: the server may have taken it."""
-        return any(call.is_in_doubt for call in self._unanswered)
+        """A message was committed and got no clear answer: the server may have taken it."""
+        return self._commit is not None and not self._commit.is_decided
