@@ -122,7 +122,7 @@ def tls_error(
     if isinstance(exc, ssl.SSLCertVerificationError):
         return _certificate(exc, server, host)
     if isinstance(exc, ssl.SSLError) and not isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        if exc.reason in _NOT_TLS and not _looks_like_tls(first_bytes):
+        if _reason(exc) in _NOT_TLS and not _looks_like_tls(first_bytes):
             return _clear_text(server, first_bytes, mode)
         return _failed(exc, server)
     return _hung_up(exc, server, mode)
@@ -150,7 +150,8 @@ def _clear_text(server: str, said: bytes, mode: str) -> MailbridgeError:
 
 
 def _certificate(exc: ssl.SSLCertVerificationError, server: str, host: str) -> CertificateRejected:
-    code, said = exc.verify_code, exc.verify_message
+    code = getattr(exc, "verify_code", 0)
+    said = getattr(exc, "verify_message", None) or str(exc)
     problem, hint = _CERTIFICATES.get(code, _Meaning("is not accepted ({said})", ""))
     error = CertificateRejected(
         f"The certificate of {host} {problem.format(said=said)}",
@@ -160,17 +161,30 @@ def _certificate(exc: ssl.SSLCertVerificationError, server: str, host: str) -> C
         verify_code=code,
         verify_message=said,
     )
-    error.reason = exc.reason
+    _keep_reason(error, exc)
     return error
 
 
 def _failed(exc: ssl.SSLError, server: str) -> TLSFailed:
-    reason = exc.reason or str(exc)
+    reason = _reason(exc) or str(exc)
     said = reason.replace("_", " ").lower()
     problem, hint = _REASONS.get(reason, _Meaning("TLS failed", ""))
     error = TLSFailed(f"{problem} ({said})", stage="tls", server=server, hint=hint)
-    error.reason = exc.reason
+    _keep_reason(error, exc)
     return error
+
+
+def _reason(exc: ssl.SSLError) -> str | None:
+    # OpenSSL's errors carry it; those that Python code raises (contexts of the user's own) may not.
+    reason: str | None = getattr(exc, "reason", None)
+    return reason
+
+
+def _keep_reason(error: ssl.SSLError, exc: ssl.SSLError) -> None:
+    """For those who look at `reason`, as with an ssl.SSLError of Python's own."""
+    reason = _reason(exc)
+    if reason is not None:
+        error.reason = reason
 
 
 def _hung_up(exc: OSError, server: str, mode: str) -> ConnectFailed:
