@@ -61,10 +61,14 @@ async def _exchange(wire: Wire, mechanism: Mechanism) -> Reply:
 
 def _without(reply: Reply, sent: Sequence[bytes]) -> Reply:
     """The reply without what was sent, should a server quote it: replies stand in logs and errors."""
-    quotable = [
-        text for data in sent if data for text in (b64encode(data).decode(), data.decode("utf-8", "replace"))
-    ]
     lines = reply.lines
-    for text in quotable:
-        lines = tuple(line.replace(text, "***") for line in lines)
+    for quotable in _quotable(sent):
+        lines = tuple(line.replace(quotable, "***") for line in lines)
     return Reply(reply.code, lines, reply.enhanced)
+
+
+def _quotable(sent: Sequence[bytes]) -> list[str]:
+    """What was sent, in the forms in which it could come back: as sent, decoded, its NUL-parted parts."""
+    decoded = [part for data in sent for part in (data, *data.split(b"\0")) if part]
+    texts = [b64encode(data).decode() for data in sent if data]
+    return texts + [part.decode("utf-8", "replace") for part in decoded]

@@ -1,8 +1,8 @@
 """Runs a flow against a dialogue written as one: "C:" what the client must write, "S:" what comes back.
 
 Consecutive C lines are one flight: they must be written in one piece. "--TLS--" stands for the handshake,
-"S: <eof>" for the end of the connection, "..." for a moment between two things that the server says. `cut` says in which pieces the server's bytes arrive; every flow
-must come to the same end whichever it is.
+"S: <eof>" for the end of the connection, "..." for a moment between two things that the server says.
+`cut` says in which pieces the server's bytes arrive; every flow must come to the same end whichever it is.
 """
 
 from collections.abc import Coroutine
