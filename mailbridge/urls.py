@@ -6,7 +6,7 @@ URL, since it may hold a password.
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from mailbridge.errors import ConfigurationError
 from mailbridge.options import unknown_option
@@ -25,11 +25,9 @@ def options_of_url(url: object, known: Sequence[str]) -> dict[str, Any]:
     """
     if not isinstance(url, str) or any(c <= " " or c == "\x7f" for c in url):
         raise _bad("must be a string without spaces and control characters")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise _bad("has a malformed host or port") from None
+    parts = _split(url)
+    if parts is None:
+        raise _bad("has a malformed host or port")
     if parts.scheme not in ("smtp", "smtps"):
         problem = (
             "asks for LMTP, which is not available yet"
@@ -45,26 +43,33 @@ def options_of_url(url: object, known: Sequence[str]) -> dict[str, Any]:
     for name, value in (("username", parts.username), ("password", parts.password), ("host", parts.hostname)):
         if value:
             options[name] = _decoded(value)
-    if port is not None:
-        options["port"] = port
+    if parts.port is not None:
+        options["port"] = parts.port
     return options | _query(parts.query, known)
 
 
-def _decoded(text: str) -> str:
+def _split(url: str) -> SplitResult | None:
+    # The errors of urllib quote the URL, so they must not become the context of ours.
     try:
-        return unquote(text, errors="strict")
-    except UnicodeDecodeError:
-        raise _bad("has percent-encoded bytes that are not UTF-8") from None
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # read for its ValueError
+    except ValueError:
+        return None
+    return parts
+
+
+def _decoded(text: str) -> str:
+    decoded = unquote(text)
+    if "\ufffd" in decoded:
+        raise _bad("has percent-encoded bytes that are not UTF-8")
+    return decoded
 
 
 def _query(query: str, known: Sequence[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    try:
-        pairs = (
-            parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict") if query else []
-        )
-    except ValueError:
-        raise _bad("has a malformed query") from None
+    if any("=" not in pair for pair in query.split("&") if query):
+        raise _bad("has a malformed query")
+    pairs = parse_qsl(query, keep_blank_values=True)
     for key, value in pairs:
         name, _, inner = key.partition(".")
         if name not in known or name == "url":

@@ -1,0 +1,74 @@
+"""Connection URLs: decoded once, nested options, and no password in any error."""
+
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailbridge import ConfigurationError, SMTPConfig
+from mailbridge.secret import Secret
+
+
+def test_everything_in_one_url() -> None:
+    config = SMTPConfig.from_url(
+        "smtps://u%40x.example:p%2Fw%25@[::1]:2465/?pool.max_size=3&timeouts.command=5&auth=plain,login&debug=yes"
+    )
+    assert (config.host, config.port, config.security, config.username) == ("::1", 2465, "tls", "u@x.example")
+    assert config.password == Secret("p/w%")
+    assert (config.pool.max_size, config.timeouts.command) == (3, 5.0)
+    assert config.auth == ("PLAIN", "LOGIN")
+    assert config.debug
+
+
+def test_options_beside_the_url_win_and_groups_are_merged() -> None:
+    config = SMTPConfig.from_url(
+        "smtp://u:p@a.example:25/?pool.max_size=3&pool.max_idle=9", host="b.example", pool={"max_size": 4}
+    )
+    assert (config.host, config.port) == ("b.example", 25)
+    assert (config.pool.max_size, config.pool.max_idle) == (4, 9.0)
+
+
+def test_the_url_is_an_option_like_others() -> None:
+    url = "smtp://a.example:25/?security=none"
+    assert SMTPConfig(url=url) == SMTPConfig.from_url(url) == SMTPConfig.from_mapping({"url": url})
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("http://x", "must start with smtp"),
+        ("smtp.example.com", "must start with smtp"),
+        ("lmtp://x", "LMTP, which is not available yet"),
+        ("smtp://u:hunter2@x y", "without spaces"),
+        ("smtp://u:hunter2@x\r\n/", "without spaces"),
+        ("smtp://u:hunter2@x:port/", "malformed host or port"),
+        ("smtp://u:hunter2@[::1/", "malformed host or port"),
+        ("smtp://u:hunter2@x:99999/", "malformed host or port"),
+        ("smtp://u:hunter2@x/path", "no option"),
+        ("smtp://u:hunter2#x", "malformed host or port"),
+        ("smtp://u:hunter2@x#y", "no option"),
+        ("smtp://u:hunt/er2@x", "malformed host or port|no option"),
+        ("smtp://u:hunter2@x/?pol.max_size=1", "Did you mean 'pool'"),
+        ("smtp://u:hunter2@x/?pool.max_sise=1", r"pool\.max_size"),
+        ("smtp://u:hunter2@x/?port=1&port=2", "twice"),
+        ("smtp://u:hunter2@x/?pool=no&pool.max_size=1", "twice"),
+        ("smtp://u:hunter2@x/?port", "malformed query"),
+        ("smtp://u:%ff@x/", "not UTF-8"),
+        ("smtp://u:hunter2@x/?url=smtp://y", "Unknown option 'url'"),
+        (b"smtp://x", "must be a string"),
+    ],
+)
+def test_a_bad_url_is_refused_without_showing_it(url: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem) as caught:
+        SMTPConfig(url=url)
+    assert "hunter2" not in str(caught.value)
+
+
+@given(
+    st.text(min_size=1).filter(lambda t: t.isprintable()),
+    st.text(min_size=1).filter(lambda t: t.isprintable()),
+)
+def test_any_user_and_password_survive_quoting(user: str, password: str) -> None:
+    config = SMTPConfig.from_url(f"smtp://{quote(user, safe='')}:{quote(password, safe='')}@mx.example/")
+    assert (config.username, config.password) == (user, Secret(password))
