@@ -1,0 +1,202 @@
+"""From an application's configuration to one `SMTPConfig` for each of its mailers.
+
+`MAILBRIDGE_<NAME>` is the option `<name>` of mailbridge, dicts for groups; it beats Flask-Mail's
+`MAIL_*`, which beats the default. Read once, by `init_app()`. Nothing connects.
+
+Keys beside the options: `MAILBRIDGE_MAILERS` (further mailers: {name: options or URL}),
+`MAILBRIDGE_DEFAULT_SENDER` (address, or name and address; also within the options of a mailer),
+`MAILBRIDGE_ASCII_ATTACHMENTS` (file names in ASCII), and `MAILBRIDGE_SUPPRESS_SEND`, which is not read
+here but at each send (see `state.py`).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any
+
+from flask import Flask
+
+from mailbridge import ConfigurationError, MailbridgeError, Secret, SMTPConfig
+from mailbridge_flask import flask_mail_keys
+from mailbridge_flask.addresses import AnyAddress, as_pair, sanitize_address
+
+__all__ = ["DEFAULT", "MailerSettings", "Settings", "read_settings"]
+
+PREFIX = "MAILBRIDGE_"
+DEFAULT = "default"
+#: The names of the keys that are no option of the core.
+OWN_NAMES = ("ascii_attachments", "default_sender", "mailers", "suppress_send")
+_OPTION_NAMES = ("url", "timeout", *(field.name for field in fields(SMTPConfig)))
+_SECRETS = ("password", "key_password", "url")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailerSettings:
+    """One mailer: its server, and its own default sender if it has one."""
+
+    config: SMTPConfig
+    default_sender: AnyAddress | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an application has configured; `mailers` always has "default"."""
+
+    mailers: Mapping[str, MailerSettings]
+    default_sender: AnyAddress | None = None
+    ascii_attachments: bool = False
+
+
+def read_settings(app: Flask) -> Settings:
+    """The settings of `app`. Raises ConfigurationError, which names the key and the nearest known one.
+
+    Takes the application, not its configuration, and seals what is secret at once: no frame of a
+    traceback from here shows a password.
+    """
+    own = _own_options(app)
+    mailers = {
+        name: _mailer_settings(f"{PREFIX}MAILERS[{name!r}]", options)
+        for name, options in _further_mailers(app).items()
+    }
+    if DEFAULT not in mailers:
+        options = _layered(own, flask_mail_keys.options_of(app, own))
+        mailers[DEFAULT] = _mailer_settings("The configuration of the default mailer", options)
+    elif own:
+        raise ConfigurationError(
+            f"The default mailer is configured twice, in {PREFIX}MAILERS and by {', '.join(map(_key, own))}",
+            stage="config",
+        )
+    ascii_attachments = flask_mail_keys.switch(app, _key("ascii_attachments"))
+    if ascii_attachments is None:
+        ascii_attachments = flask_mail_keys.switch(app, "MAIL_ASCII_ATTACHMENTS")
+    return Settings(
+        mailers=mailers, default_sender=_default_sender(app), ascii_attachments=bool(ascii_attachments)
+    )
+
+
+def _key(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _own_options(app: Flask) -> dict[str, Any]:
+    """The options among the `MAILBRIDGE_*` keys, under their own names."""
+    if "MAILBRIDGE" in app.config:
+        raise ConfigurationError(
+            "The configuration key 'MAILBRIDGE' means nothing in Flask",
+            stage="config",
+            hint="Each option is a key of its own here, such as MAILBRIDGE_URL or MAILBRIDGE_HOST.",
+        )
+    named = app.config.get_namespace(PREFIX)
+    for name in named:
+        if name not in OWN_NAMES and not _is_option(name):
+            raise ConfigurationError(
+                f"Unknown configuration key {_key(name)!r}", stage="config", hint=_nearest(name)
+            )
+    return _sealed({name: value for name, value in named.items() if name not in OWN_NAMES})
+
+
+def _is_option(name: str) -> bool:
+    """Whether it is in the vocabulary, be it of use in this release or not."""
+    try:
+        SMTPConfig.from_mapping({name: None})  # None says "not given": only the name is looked at
+    except ConfigurationError:
+        return False
+    return True
+
+
+def _nearest(name: str) -> str:
+    known = [*_OPTION_NAMES, *OWN_NAMES]
+    if found := get_close_matches(name, known, n=1, cutoff=0.5):
+        return f"Did you mean {_key(found[0])!r}?"
+    return f"Known are: {', '.join(_key(each) for each in sorted(known))}."
+
+
+def _further_mailers(app: Flask) -> dict[str, dict[str, Any]]:
+    mailers = flask_mail_keys.given(app, _key("mailers"))
+    if mailers is None:
+        return {}
+    if not isinstance(mailers, Mapping):
+        raise ConfigurationError(
+            f"{_key('mailers')} must be a dict of options by name, not {type(mailers).__name__}",
+            stage="config",
+        )
+    return {str(name): _mailer_options(str(name), options) for name, options in mailers.items()}
+
+
+def _mailer_options(name: str, options: object) -> dict[str, Any]:
+    if isinstance(options, str):
+        options = {"url": options}
+    if not isinstance(options, Mapping):
+        raise ConfigurationError(
+            f"{_key('mailers')}[{name!r}] must be a dict of options or a URL, not {type(options).__name__}",
+            stage="config",
+        )
+    return _sealed(options)
+
+
+def _sealed(options: Mapping[Any, Any]) -> dict[str, Any]:
+    """`options` with lower-case names, without what is not given (None, ""), secrets covered.
+
+    Environment variables come in capitals (FLASK_MAILBRIDGE_POOL__MAX_SIZE), and what looks like a
+    number there comes as one, a password of digits too.
+    """
+    sealed: dict[str, Any] = {}
+    for name, value in options.items():
+        name = str(name).lower()
+        if value is None or value == "":
+            continue
+        if name in ("username", "password", "key_password") and type(value) is int:
+            value = str(value)
+        if name in _SECRETS and isinstance(value, str):
+            value = Secret(value)
+        elif isinstance(value, Mapping):
+            value = _sealed(value)
+        sealed[name] = value
+    return sealed
+
+
+def _layered(above: dict[str, Any], beneath: dict[str, Any]) -> dict[str, Any]:
+    """`above` over `beneath`, group by group."""
+    merged = {**beneath, **above}
+    for name in above.keys() & beneath.keys():
+        if isinstance(above[name], dict) and isinstance(beneath[name], dict):
+            merged[name] = {**beneath[name], **above[name]}
+    return _sealed(merged)
+
+
+def _mailer_settings(where: str, options: dict[str, Any]) -> MailerSettings:
+    own = dict(options)
+    sender = own.pop("default_sender", None)
+    return MailerSettings(
+        config=_config(where, own), default_sender=_checked_sender(where, sender) if sender else None
+    )
+
+
+def _config(where: str, options: dict[str, Any]) -> SMTPConfig:
+    url = options.pop("url", None)
+    try:
+        if isinstance(url, Secret):
+            return SMTPConfig.from_url(url.reveal(), **options)
+        return SMTPConfig.from_mapping(options if url is None else {**options, "url": url})
+    except ConfigurationError as error:
+        problem = error
+    # Outside of the block, so that the frames below, which have seen the URL, are not kept as context.
+    raise ConfigurationError(f"{where}: {problem.message}", stage=problem.stage, hint=problem.hint)
+
+
+def _default_sender(app: Flask) -> AnyAddress | None:
+    for key in (_key("default_sender"), "MAIL_DEFAULT_SENDER"):
+        if (sender := flask_mail_keys.given(app, key)) is not None:
+            return _checked_sender(key, sender)
+    return None
+
+
+def _checked_sender(where: str, sender: object) -> AnyAddress:
+    """A str, or name and address in a tuple (a list, where it comes from the environment)."""
+    if isinstance(sender, Iterable) and not isinstance(sender, str):
+        sender = as_pair(sender)
+    try:
+        sanitize_address(sender)  # type: ignore[arg-type]  # whatever it is: this tells
+    except MailbridgeError as error:
+        raise ConfigurationError(f"{where} is no sender: {error.message}", stage="config") from error
+    return sender  # type: ignore[return-value]  # sanitize_address takes nothing else
