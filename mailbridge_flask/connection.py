@@ -1,0 +1,78 @@
+"""Several messages over one connection: `with mail.connect() as connection: ...`.
+
+The connection is lent by the pool and given back at the end of the block. A lost one is replaced at the
+next send, and one that has carried MAIL_MAX_EMAILS messages too: the pool sees to both.
+"""
+
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from mailbridge import Envelope, Rendered, SendResult, Session
+from mailbridge_flask.addresses import AnyAddress
+from mailbridge_flask.message import Message
+
+if TYPE_CHECKING:
+    from mailbridge_flask.state import MailState
+
+__all__ = ["Connection"]
+
+
+class Connection:
+    """A leased connection; made by `Mail.connect()`, for one thread."""
+
+    def __init__(self, state: "MailState", name: str) -> None:
+        self._state = state
+        self._name = name
+        self._mailer = state.mailer(name)
+        self._lease: AbstractContextManager[Session] | None = None
+        self._session: Session | None = None
+        #: How many messages were sent, or would have been.
+        self.num_emails = 0
+
+    def __enter__(self) -> Self:
+        """Make sure that the server can be reached; raises why not (see `mailbridge.errors`)."""
+        self.num_emails = 0
+        if not self._state.suppress and self._mailer.config.pool.enabled:
+            self._mailer.connect()
+        self._lease = self._mailer.session()
+        self._session = self._lease.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        lease, self._lease, self._session = self._lease, None, None
+        if lease is not None:
+            lease.__exit__(kind, error, trace)
+
+    def send(
+        self,
+        message: Message,
+        envelope_from: AnyAddress | None = None,
+        *,
+        deadline: float | None = None,
+    ) -> SendResult | None:
+        """Send one message; as `Mail.send`. `envelope_from` is the sender for bounces (MAIL FROM).
+
+        An error leaves the connection usable for the next message.
+        """
+        session = self._session
+        if session is None:
+            raise RuntimeError(
+                "This connection is not open; send within `with mail.connect() as connection:`"
+            )
+
+        def transmit(rendered: Rendered, envelope: Envelope) -> SendResult:
+            return session.send(rendered, envelope=envelope, deadline=deadline)
+
+        result = self._state.deliver(message, self._name, transmit, envelope_from=envelope_from)
+        self.num_emails += 1
+        return result
+
+    def send_message(self, *args: Any, **kwargs: Any) -> SendResult | None:
+        """Send the message that these arguments make."""
+        return self.send(Message(*args, **kwargs))
