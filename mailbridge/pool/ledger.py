@@ -195,6 +195,10 @@ class Ledger(Generic[T]):
     def held_by(self, claim: Claim[T]) -> list[Place[T]]:
         return [place for place in self.places if place.holder is claim]
 
+    def burdens_of(self, claim: Claim[T]) -> list[Place[T]]:
+        """What the claim holds beside its own place: things that it has to close."""
+        return [place for place in self.held_by(claim) if place is not claim.place]
+
     def take_overdue(self, claim: Claim[T], now: float) -> None:
         """Leaves to `claim` the closing of all idle things that are too old or too long idle."""
         for place in self._idle():

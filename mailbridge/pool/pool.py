@@ -4,6 +4,9 @@
 outside that lock. There is no background thread and no finalizer: what is overdue is closed by
 whoever comes by. A forked child forgets what it inherited without a byte on it.
 
+No comprehension stands directly in a `with ledger.lock`: CPython 3.13 leaves the lock held if a
+signal's exception comes at the jump back of one that filters.
+
 What it does not do: retry, count logins, or hold callers back after failures. When opening fails the
 caller gets the error and the next in the queue the place.
 """
@@ -273,7 +276,7 @@ class Pool(Generic[T]):
     def _bury(self, ledger: Ledger[T], claim: Claim[T]) -> None:
         """Closes what the claim holds beside its own place, and gives up those places."""
         with ledger.lock:
-            doomed = [place for place in ledger.held_by(claim) if place is not claim.place]
+            doomed = ledger.burdens_of(claim)
         interrupt: BaseException | None = None
         for place in doomed:
             try:
