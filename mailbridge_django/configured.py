@@ -83,7 +83,8 @@ class ConfiguredBackend(smtp.EmailBackend):
         try:
             super().__init__(fail_silently=fail_silently, **names, **kwargs)
         except (InvalidMailer, ValueError) as error:
-            raise MailerMisconfigured(str(error)) from error
+            # Django 6.1 has put the alias into the text itself.
+            raise MailerMisconfigured(str(error), alias=None if KNOWS_MAILERS else alias) from error
 
     def _refuse_unknown(self, kwargs: Mapping[str, Any]) -> None:
         """Name what is no option where Django, before 6.1, would let it pass, and give a hint after."""
@@ -134,7 +135,10 @@ class ConfiguredBackend(smtp.EmailBackend):
         self._password = Secret(value) if isinstance(value, str) else value
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} alias={self.alias!r} server={self._config.server!r}>"
+        # Tracebacks show it half made.
+        known = vars(self)
+        server = known["_config"].server if "_config" in known else None
+        return f"<{type(self).__name__} alias={known.get('alias')!r} server={server!r}>"
 
     @property
     def config(self) -> SMTPConfig:

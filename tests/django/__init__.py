@@ -1,0 +1,1 @@
+"""Tests of mailbridge_django and of the Django site in testproject."""
