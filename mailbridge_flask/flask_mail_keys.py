@@ -11,7 +11,7 @@ from flask import Flask
 
 from mailbridge import ConfigurationError
 
-__all__ = ["KEYS", "options_of"]
+__all__ = ["KEYS", "first_switch", "given", "options_of", "switch"]
 
 logger = logging.getLogger("mailbridge.flask")
 
@@ -51,7 +51,9 @@ def options_of(app: Flask, own: dict[str, Any]) -> dict[str, Any]:
     for group in ("tls", "pool"):
         options[group] = {name: value for name, value in options[group].items() if value is not None}
     if not own.keys() & _ENDPOINT and _speaks_flask_mail(app):
-        options["security"] = options["security"] or "none"
+        # Nothing but TLS is spoken on 465 (RFC 8314 section 3.3), whatever the flags leave out.
+        unsaid = None if str(options["port"]) == "465" else "none"
+        options["security"] = options["security"] or unsaid
         options["port"] = options["port"] or (None if options["security"] == "tls" else _DEFAULT_PORT)
     beaten = _SAID_BY_URL if "url" in own else frozenset()
     return {name: value for name, value in options.items() if value not in (None, {}) and name not in beaten}
@@ -75,6 +77,12 @@ def switch(app: Flask, key: str) -> bool | None:
     if word not in _TRUE and word not in _FALSE:
         raise ConfigurationError(f"{key} must be true or false, not {value!r}", stage="config")
     return word in _TRUE
+
+
+def first_switch(app: Flask, key: str) -> bool | None:
+    """The truth value under a key of mailbridge, else under that of Flask-Mail."""
+    own = switch(app, key)
+    return switch(app, key.replace("MAILBRIDGE_", "MAIL_")) if own is None else own
 
 
 def _speaks_flask_mail(app: Flask) -> bool:

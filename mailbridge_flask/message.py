@@ -59,7 +59,7 @@ class Attachment:
         self.content_id = content_id
 
     def __repr__(self) -> str:
-        return f"<Attachment {self.filename!r} {self.content_type}, {len(self.data)} long>"
+        return f"<Attachment {self.filename!r} {self.content_type}>"
 
 
 class Message:

@@ -53,9 +53,10 @@ def read_settings(app: Flask) -> Settings:
     Takes the application, not its configuration, and seals what is secret at once: no frame of a
     traceback from here shows a password.
     """
+    _refuse_unknown_keys(app)
     own = _own_options(app)
     mailers = {
-        name: _mailer_settings(f"{PREFIX}MAILERS[{name!r}]", options)
+        name: _mailer_settings(f"{_key('mailers')}[{name!r}]", options)
         for name, options in _further_mailers(app).items()
     }
     if DEFAULT not in mailers:
@@ -63,14 +64,13 @@ def read_settings(app: Flask) -> Settings:
         mailers[DEFAULT] = _mailer_settings("The configuration of the default mailer", options)
     elif own:
         raise ConfigurationError(
-            f"The default mailer is configured twice, in {PREFIX}MAILERS and by {', '.join(map(_key, own))}",
+            f"The default mailer is configured in {_key('mailers')}, and by {', '.join(map(_key, own))} too",
             stage="config",
         )
-    ascii_attachments = flask_mail_keys.switch(app, _key("ascii_attachments"))
-    if ascii_attachments is None:
-        ascii_attachments = flask_mail_keys.switch(app, "MAIL_ASCII_ATTACHMENTS")
     return Settings(
-        mailers=mailers, default_sender=_default_sender(app), ascii_attachments=bool(ascii_attachments)
+        mailers=mailers,
+        default_sender=_default_sender(app),
+        ascii_attachments=bool(flask_mail_keys.first_switch(app, _key("ascii_attachments"))),
     )
 
 
@@ -78,21 +78,24 @@ def _key(name: str) -> str:
     return PREFIX + name.upper()
 
 
-def _own_options(app: Flask) -> dict[str, Any]:
-    """The options among the `MAILBRIDGE_*` keys, under their own names."""
+def _refuse_unknown_keys(app: Flask) -> None:
     if "MAILBRIDGE" in app.config:
         raise ConfigurationError(
             "The configuration key 'MAILBRIDGE' means nothing in Flask",
             stage="config",
             hint="Each option is a key of its own here, such as MAILBRIDGE_URL or MAILBRIDGE_HOST.",
         )
-    named = app.config.get_namespace(PREFIX)
-    for name in named:
+    for name in list(app.config.get_namespace(PREFIX)):
         if name not in OWN_NAMES and not _is_option(name):
             raise ConfigurationError(
                 f"Unknown configuration key {_key(name)!r}", stage="config", hint=_nearest(name)
             )
-    return _sealed({name: value for name, value in named.items() if name not in OWN_NAMES})
+
+
+def _own_options(app: Flask) -> dict[str, Any]:
+    """The options among the `MAILBRIDGE_*` keys, under their own names."""
+    named = _sealed(app.config.get_namespace(PREFIX))
+    return {name: value for name, value in named.items() if name not in OWN_NAMES}
 
 
 def _is_option(name: str) -> bool:
@@ -112,26 +115,27 @@ def _nearest(name: str) -> str:
 
 
 def _further_mailers(app: Flask) -> dict[str, dict[str, Any]]:
+    """The options of each of MAILBRIDGE_MAILERS. Raises ConfigurationError for what has none."""
+    mailers = _read_mailers(app)
+    for name, options in mailers.items():
+        if options is None:
+            raise ConfigurationError(
+                f"{_key('mailers')}[{name!r}] is neither a dict of options nor a URL", stage="config"
+            )
+    return {name: options for name, options in mailers.items() if options is not None}
+
+
+def _read_mailers(app: Flask) -> dict[str, dict[str, Any] | None]:
     mailers = flask_mail_keys.given(app, _key("mailers"))
-    if mailers is None:
-        return {}
     if not isinstance(mailers, Mapping):
-        raise ConfigurationError(
-            f"{_key('mailers')} must be a dict of options by name, not {type(mailers).__name__}",
-            stage="config",
-        )
-    return {str(name): _mailer_options(str(name), options) for name, options in mailers.items()}
+        return {} if mailers is None else {"...": None}
+    return {str(name): _mailer_options(options) for name, options in mailers.items()}
 
 
-def _mailer_options(name: str, options: object) -> dict[str, Any]:
+def _mailer_options(options: object) -> dict[str, Any] | None:
     if isinstance(options, str):
         options = {"url": options}
-    if not isinstance(options, Mapping):
-        raise ConfigurationError(
-            f"{_key('mailers')}[{name!r}] must be a dict of options or a URL, not {type(options).__name__}",
-            stage="config",
-        )
-    return _sealed(options)
+    return _sealed(options) if isinstance(options, Mapping) else None
 
 
 def _sealed(options: Mapping[Any, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ decides when a signal is sent; `state.py` does.
 """
 
 import logging
+from contextvars import ContextVar
 from typing import Any
 
 from blinker import NamedSignal, Namespace
@@ -32,6 +33,8 @@ email_dispatched: NamedSignal = _signals.signal("email-dispatched")
 # What record_messages() listens to: apart, so that no receiver of an application can come between.
 recorded: NamedSignal = _signals.signal("recorded")
 
+_is_telling_of_failure: ContextVar[bool] = ContextVar("mailbridge_flask_is_telling_of_failure", default=False)
+
 
 def announce(signal: NamedSignal, app: Flask, **facts: Any) -> None:
     """Tell what has happened. What a receiver raises is logged and goes no further.
@@ -39,8 +42,13 @@ def announce(signal: NamedSignal, app: Flask, **facts: Any) -> None:
     Otherwise a mail that was sent would look like one that was not, and be sent again; or the error
     that tells why it was not sent would be replaced by another.
     """
+    if signal is message_failed and _is_telling_of_failure.get():
+        return  # a receiver that reports failures by mail, to the server that has just failed
+    token = _is_telling_of_failure.set(signal is message_failed)
     try:
         signal.send(app, **facts)
     except Exception:
         # Not ERROR: a handler that mails errors would send mail from within the sending of mail.
         logger.warning("A receiver of the signal %r failed", signal.name, exc_info=True)
+    finally:
+        _is_telling_of_failure.reset(token)

@@ -51,10 +51,8 @@ class MailState:
         """
         if self._suppress is not None:
             return self._suppress
-        for key in ("MAILBRIDGE_SUPPRESS_SEND", "MAIL_SUPPRESS_SEND"):
-            if (said := flask_mail_keys.switch(self.app, key)) is not None:
-                return said
-        return self.app.testing
+        said = flask_mail_keys.first_switch(self.app, "MAILBRIDGE_SUPPRESS_SEND")
+        return self.app.testing if said is None else said
 
     @suppress.setter
     def suppress(self, suppress: bool | None) -> None:
@@ -102,6 +100,7 @@ class MailState:
         What is wrong with a message shows also where it is suppressed.
         """
         message = as_message(given)
+        message.mailbridge_result = None
         signals.message_sending.send(self.app, message=message, mailer=name)
         try:
             rendered, envelope = self._prepared(message, name, envelope_from)
