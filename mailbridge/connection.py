@@ -7,31 +7,20 @@ mailer's business. Not for several threads at once.
 import secrets
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
 
 from mailbridge.config import SMTPConfig
+from mailbridge.conversation import Conversation, complete
 from mailbridge.credentials import require_safe_channel, usable_mechanisms
 from mailbridge.envelope import Envelope
-from mailbridge.errors import (
-    ConnectionLost,
-    MailbridgeError,
-    NotSupported,
-    Refused,
-)
+from mailbridge.errors import ConnectionLost, MailbridgeError, NotSupported, Refused
 from mailbridge.flows import opening
 from mailbridge.flows.authentication import authentication
 from mailbridge.flows.closing import single
 from mailbridge.flows.delivery import Delivered, Transaction, delivery
-from mailbridge.flows.steps import Step
-from mailbridge.hints import hint_for
 from mailbridge.net.deadline import NEVER, Clock, Deadline
 from mailbridge.net.dialing import Dialed, Target, dial
-from mailbridge.net.dialogue_log import DialogueLog
-from mailbridge.net.driver import Driver
-from mailbridge.net.handshake import begin_tls, handshake_round_trips, remember_session
 from mailbridge.net.own_name import ehlo_name
 from mailbridge.net.resolving import literal
 from mailbridge.net.streams import Stream
@@ -40,12 +29,10 @@ from mailbridge.protocol import commands
 from mailbridge.protocol.capabilities import EMPTY, Capabilities
 from mailbridge.protocol.content import dot_stuffed
 from mailbridge.protocol.queue_id import queue_id
-from mailbridge.protocol.wire import WINDOW_BYTES, Wire
+from mailbridge.protocol.wire import WINDOW_BYTES
 from mailbridge.rendering import Rendered, render
-from mailbridge.results import Reply, SendResult, printable
+from mailbridge.results import Reply, SendResult
 from mailbridge.transactions import is_one_too_many, mail_parameters, sending_seconds
-
-R = TypeVar("R")
 
 
 class SMTPConnection:
@@ -71,9 +58,7 @@ class SMTPConnection:
         self.mechanism: str | None = None
         self._given = (sock, secured)
         self._clock = clock
-        self._wire = Wire()
-        self._stream: Stream | None = None
-        self._driver: Driver | None = None
+        self._conversation: Conversation | None = None
         self._is_loopback = False
         self._needs_reset = False
 
@@ -85,16 +70,16 @@ class SMTPConnection:
 
     @property
     def is_open(self) -> bool:
-        return self._stream is not None and self._stream.is_open
+        return self._conversation is not None and self._conversation.is_open
 
     @property
     def secure(self) -> bool:
         """Whether the bytes are encrypted."""
-        return self._stream is not None and self._stream.secure
+        return self._conversation is not None and self._conversation.stream.secure
 
     @property
     def tls(self) -> TLSFacts | None:
-        return self._stream.tls if self._stream is not None else None
+        return self._conversation.stream.tls if self._conversation is not None else None
 
     @property
     def authenticated(self) -> bool:
@@ -106,19 +91,19 @@ class SMTPConnection:
 
     @property
     def last_reply(self) -> Reply | None:
-        return self._wire.last_reply
+        return self._conversation.wire.last_reply if self._conversation is not None else None
 
     @property
     def seconds(self) -> Mapping[str, float]:
         """Time spent so far, by stage."""
         dialed = self.dialed
         spent = {"dns": dialed.dns_seconds, "tcp": dialed.connect_seconds} if dialed is not None else {}
-        return spent | (dict(self._driver.seconds) if self._driver is not None else {})
+        return spent | (self._conversation.driver.seconds if self._conversation is not None else {})
 
     @property
     def round_trips(self) -> int:
         """Waits for the server so far, connecting and TLS included."""
-        return self._driver.round_trips if self._driver is not None else 0
+        return self._conversation.driver.round_trips if self._conversation is not None else 0
 
     # ---- opening
 
@@ -129,37 +114,32 @@ class SMTPConnection:
         `ProtocolViolation`, `NotSupported` (STARTTLS is required and not offered).
         """
         try:
-            self._open_stream(deadline)
+            talk = self._conversation = self._open(deadline)
             if self.config.security == "tls" and not self.secure:
-                self._handshake(deadline)
-            self.greeting = self._run(opening.greeting(self._wire), deadline)
-            self._introduce(deadline)
+                talk.start_tls(deadline)
+            self.greeting = talk.run(opening.greeting(talk.wire), deadline)
+            self._introduce(talk, deadline)
             if self._wants_starttls():
-                self._run(
-                    opening.start_tls(self._wire), deadline, start_tls=lambda: self._handshake(deadline)
-                )
+                talk.run(opening.start_tls(talk.wire), deadline)
                 self.capabilities = EMPTY
-                self._introduce(deadline)
+                self._introduce(talk, deadline)
         except BaseException as error:
-            self._hang_up()
-            self._place(error)
+            self._fail(error)
             raise
 
-    def _open_stream(self, deadline: Deadline) -> None:
+    def _open(self, deadline: Deadline) -> Conversation:
         sock, secured = self._given
         if sock is None:
             within = deadline.within(self.config.timeouts.connect)
             self.dialed = dial(self._target(), dns_timeout=self.config.timeouts.dns, deadline=within)
             sock = self.dialed.socket
-        self._stream = Stream(sock, secured=secured)
+        stream = Stream(sock, secured=secured)
         self._is_loopback = (
-            self.dialed.is_loopback if self.dialed is not None else _is_loopback(self._stream.peername)
+            self.dialed.is_loopback if self.dialed is not None else _is_loopback(stream.peername)
         )
-        log = DialogueLog(self.id, is_on=self.config.debug)
-        self._driver = Driver(
-            self._stream, self.config.timeouts, log, server=self.config.server, clock=self._clock
-        )
-        self._driver.round_trips += 1  # the TCP handshake
+        talk = Conversation(stream, self.config, connection_id=self.id, clock=self._clock)
+        talk.driver.round_trips += 1  # the TCP handshake
+        return talk
 
     def _target(self) -> Target:
         config = self.config
@@ -172,29 +152,13 @@ class SMTPConnection:
             unix_path=config.unix_path,
         )
 
-    def _handshake(self, deadline: Deadline) -> None:
-        assert self._stream is not None  # noqa: S101  # only called with a stream
-        assert self._driver is not None  # noqa: S101  # made with the stream
-        config, began = self.config, self._clock()
-        begin_tls(
-            self._stream,
-            config.tls,
-            host=config.host,
-            server=config.server,
-            mode=config.security,
-            deadline=deadline.within(config.timeouts.connect),
-        )
-        self._driver.round_trips += handshake_round_trips(self._stream)
-        self._driver.seconds["tls"] += self._clock() - began
-
-    def _introduce(self, deadline: Deadline) -> None:
-        assert self._stream is not None  # noqa: S101  # only called with a stream
-        name = self.config.local_hostname or ehlo_name(self._stream.sockname)
+    def _introduce(self, talk: Conversation, deadline: Deadline) -> None:
+        name = self.config.local_hostname or ehlo_name(talk.stream.sockname)
         needs_extensions = self.config.security in ("starttls", "tls") or self.config.has_credentials
-        flow = opening.introduction(self._wire, name, may_be_helo=not needs_extensions)
-        self.capabilities = self._run(flow, deadline).without(self.config.disable)
+        flow = opening.introduction(talk.wire, name, may_be_helo=not needs_extensions)
+        self.capabilities = talk.run(flow, deadline).without(self.config.disable)
         pipelines = self.config.pipelining == "auto" and "PIPELINING" in self.capabilities
-        self._wire.window = WINDOW_BYTES if pipelines else 0
+        talk.wire.window = WINDOW_BYTES if pipelines else 0
 
     def _wants_starttls(self) -> bool:
         if self.secure or self.config.security == "none":
@@ -222,10 +186,10 @@ class SMTPConnection:
             may_be_clear = self._is_loopback or self.config.allow_insecure_auth
             require_safe_channel(is_safe=self.secure or may_be_clear)
             mechanisms = usable_mechanisms(self.config, self.capabilities)
-            self.mechanism = self._run(authentication(self._wire, mechanisms), deadline)
+            talk = self._opened()
+            self.mechanism = talk.run(authentication(talk.wire, mechanisms), deadline)
         except BaseException as error:
-            self._hang_up()
-            self._place(error)
+            self._fail(error)
             raise
 
     # ---- sending
@@ -238,7 +202,7 @@ class SMTPConnection:
         session still usable, `ConnectionLost`, `ProtocolViolation`, `DeadlineExceeded` with it
         closed. `outcome_unknown` on the error says if the server may have taken the message.
         """
-        self._require_open()
+        self._opened()
         rendered = content if isinstance(content, Rendered) else render(content)
         began, spent, trips = self._clock(), dict(self.seconds), self.round_trips
         rendered, parameters = mail_parameters(envelope, rendered, self.capabilities)
@@ -294,8 +258,9 @@ class SMTPConnection:
             raise
 
     def _deliver(self, transaction: Transaction, deadline: Deadline) -> Delivered:
+        talk = self._opened()
         try:
-            delivered = self._run(delivery(self._wire, transaction), deadline)
+            delivered = talk.run(delivery(talk.wire, transaction), deadline)
         except Refused:
             self._needs_reset = True
             raise
@@ -326,79 +291,40 @@ class SMTPConnection:
 
     def quit(self, deadline: Deadline = NEVER) -> Reply:
         """QUIT, its answer, and the end of the connection."""
+        talk = self._opened()
         try:
-            return self._single(commands.QUIT, deadline)
+            return talk.run(single(talk.wire, commands.QUIT), deadline)
         finally:
-            self._hang_up()
+            talk.hang_up()
 
     def _single(self, command: commands.Command, deadline: Deadline) -> Reply:
-        self._require_open()
-        return self._run(single(self._wire, command), deadline)
+        talk = self._opened()
+        return talk.run(single(talk.wire, command), deadline)
 
     def close(self) -> None:
         """Say QUIT if that costs no wait, and hang up. Never raises, never awaits the answer."""
-        if self._stream is not None and self._stream.is_open and self._wire.is_quiet:
-            with suppress(OSError):
-                self._stream.send(bytes(commands.QUIT), Deadline.after(0))
-        self._hang_up()
+        if self._conversation is not None:
+            self._conversation.close()
 
     def abandon(self) -> None:
         """Let go of the socket without a byte: it belongs to the process this one was forked from."""
-        if self._stream is not None:
-            self._stream.abandon()
+        if self._conversation is not None:
+            self._conversation.abandon()
 
     def unusable_reason(self) -> str | None:
         """Why this session can't be used again; None if it can. A look that costs no round trip."""
-        if self._stream is None or not self._stream.is_open:
-            return "closed"
-        if not self._wire.is_quiet:
-            return "out of step"
-        said = self._stream.receive_now()
-        if said is None:
-            return None
-        return (
-            f"the server said {printable(said.decode('utf-8', 'replace').strip(), 200)!r}"
-            if said
-            else "closed by the server"
-        )
+        return self._conversation.unusable_reason() if self._conversation is not None else "closed"
 
-    # ---- the engine room
-
-    def _run(
-        self,
-        flow: Coroutine[Step, Any, R],
-        deadline: Deadline,
-        *,
-        start_tls: Callable[[], None] | None = None,
-    ) -> R:
-        assert self._driver is not None  # noqa: S101  # only called on an open session
-        try:
-            result = self._driver.run(flow, deadline, start_tls=start_tls)
-        except BaseException as error:
-            if self._wire.is_in_doubt:
-                error.outcome_unknown = True  # type: ignore[attr-defined]  # also on KeyboardInterrupt
-            if not (isinstance(error, MailbridgeError) and self._wire.is_quiet):
-                self._hang_up()
-            self._place(error)
-            raise
-        if not self._wire.is_quiet:
-            self._hang_up()
-        return result
-
-    def _place(self, error: BaseException) -> None:
-        """Put the server's name and a hint on an error that does not have them yet."""
-        if isinstance(error, MailbridgeError):
-            error.server = error.server or self.config.server
-            error.hint = error.hint or hint_for(error, self.config.port)
-
-    def _require_open(self) -> None:
-        if not self.is_open:
+    def _opened(self) -> Conversation:
+        if self._conversation is None or not self._conversation.is_open:
             raise ConnectionLost("The session is closed", stage="connection", server=self.config.server)
+        return self._conversation
 
-    def _hang_up(self) -> None:
-        if self._stream is not None:
-            remember_session(self._stream, self.config.tls, host=self.config.host, server=self.config.server)
-            self._stream.close()
+    def _fail(self, error: BaseException) -> None:
+        """A session that could not be opened or logged in is no session."""
+        if self._conversation is not None:
+            self._conversation.hang_up()
+        complete(error, self.config)
 
 
 def _is_loopback(peername: str) -> bool:

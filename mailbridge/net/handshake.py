@@ -1,4 +1,4 @@
-"""Beginning TLS on a stream with the options' context, name and a remembered session."""
+"""Beginning TLS on a stream with the options' context and name, and resuming an earlier session."""
 
 from mailbridge.net.deadline import Deadline
 from mailbridge.net.streams import Stream
@@ -8,30 +8,35 @@ from mailbridge.net.tls_sessions import sessions
 from mailbridge.options import TLSOptions
 
 
-def begin_tls(
-    stream: Stream, options: TLSOptions, *, host: str, server: str, mode: str, deadline: Deadline
-) -> None:
-    """The handshake. Raises `TLSFailed` and its kinds, `ConnectTimeout`, `ConfigurationError`."""
-    context = context_for(options)
-    name = options.server_hostname or host
-    session = sessions.recall(context, name, server)
-    try:
-        stream.start_tls(context, name, deadline, session=session)
-    except OSError as error:
-        raise tls_error(
-            error, server=server, host=name, first_bytes=stream.handshake_bytes, mode=mode
-        ) from error
+class Handshake:
+    """TLS to `server` (host:port) on one stream. Raises `ConfigurationError` for unusable options."""
 
+    def __init__(self, stream: Stream, options: TLSOptions, *, host: str, server: str) -> None:
+        self._stream = stream
+        self._context = context_for(options)
+        self._name = options.server_hostname or host
+        self._server = server
 
-def remember_session(stream: Stream, options: TLSOptions, *, host: str, server: str) -> None:
-    """Keep what a later connection can resume; to be called before the stream is closed."""
-    if stream.tls is not None and stream.is_open:
-        sessions.remember(context_for(options), options.server_hostname or host, server, stream.tls_session)
+    def perform(self, *, mode: str, deadline: Deadline) -> None:
+        """Raises `TLSFailed` and its kinds, `ConnectTimeout`, `ProtocolViolation`; `mode` is `security`."""
+        session = sessions.recall(self._context, self._name, self._server)
+        try:
+            self._stream.start_tls(self._context, self._name, deadline, session=session)
+        except OSError as error:
+            first_bytes = self._stream.handshake_bytes
+            raise tls_error(
+                error, server=self._server, host=self._name, first_bytes=first_bytes, mode=mode
+            ) from error
 
+    def remember_session(self) -> None:
+        """Keep what a later connection can resume; to be called before the stream is closed."""
+        if self._stream.tls is not None and self._stream.is_open:
+            sessions.remember(self._context, self._name, self._server, self._stream.tls_session)
 
-def handshake_round_trips(stream: Stream) -> int:
-    """How often the two sides wait for each other (RFC 8446 section 2, RFC 5246 section 7.3)."""
-    facts = stream.tls
-    if facts is None:
-        return 0
-    return 1 if facts.version == "TLSv1.3" or facts.resumed else 2
+    @property
+    def round_trips(self) -> int:
+        """How often the two sides waited for each other (RFC 8446 section 2, RFC 5246 section 7.3)."""
+        facts = self._stream.tls
+        if facts is None:
+            return 0
+        return 1 if facts.version == "TLSv1.3" or facts.resumed else 2

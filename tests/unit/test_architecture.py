@@ -24,8 +24,8 @@ LAYERS = (
     "protocol",
     "flows",
     "net",
-    "pool retry breaker connection credentials transactions ratelimit oauth2 rendering serializing",
-    "mailer registry verification hints routing __init__",
+    "pool retry breaker connection conversation credentials transactions ratelimit oauth2 rendering serializing",
+    "mailer registry verification routing __init__",
     "cli testing server __main__",
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
