@@ -35,7 +35,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from mailbridge.results import Reply, printable
+from mailbridge.results import MAX_SHOWN_CHARACTERS, Reply, printable
 
 __all__ = [
     "AuthenticationFailed",
@@ -64,6 +64,10 @@ __all__ = [
     "TLSModeMismatch",
     "TokenUnavailable",
 ]
+
+
+# Room for a sentence, a reply that is capped itself, and a hint.
+MAX_SHOWN = 4 * MAX_SHOWN_CHARACTERS
 
 
 class MailbridgeError(smtplib.SMTPException):
@@ -99,7 +103,7 @@ class MailbridgeError(smtplib.SMTPException):
         self.outcome_unknown = False
         # The attributes that smtplib's errors carry and that people read.
         self.smtp_code: int = reply.code if reply is not None else -1
-        self.smtp_error: bytes | str = reply.text.encode() if reply is not None else message.encode()
+        self.smtp_error: bytes | str = _as_bytes(reply.text if reply is not None else message)
 
     @property
     def is_transient(self) -> bool:
@@ -122,10 +126,15 @@ class MailbridgeError(smtplib.SMTPException):
             text += f": {self.reply}"
         if self.outcome_unknown:
             text += ". Whether the server took the message is unknown"
-        return f"{text}. {self.hint}" if self.hint else text
+        # Whatever went into it: an error is printed on terminals and written to logs.
+        return printable(f"{text}. {self.hint}" if self.hint else text, MAX_SHOWN)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.message, self.__dict__)
+
+
+def _as_bytes(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")
 
 
 def _restore(kind: type[MailbridgeError], message: str, state: dict[str, Any]) -> MailbridgeError:
@@ -173,6 +182,9 @@ class TLSFailed(ConnectFailed, ssl.SSLError):
     """TLS could not be agreed."""
 
     transient = False
+    # The ssl module gives its errors these; people read them.
+    library = ""
+    reason = ""
 
 
 class CertificateRejected(TLSFailed, ssl.SSLCertVerificationError):
@@ -261,7 +273,7 @@ class RecipientsRefused(Refused, smtplib.SMTPRecipientsRefused):
         first = next(iter(rejected.values()))
         super().__init__(message, reply=first, **details)
         self.rejected = dict(rejected)
-        self.recipients = {a: (r.code, r.text.encode()) for a, r in rejected.items()}
+        self.recipients = {a: (r.code, _as_bytes(r.text)) for a, r in rejected.items()}
 
     @property
     def is_transient(self) -> bool:
