@@ -94,7 +94,8 @@ def test_a_structure_byte_by_byte() -> None:
         b"Date: Thu, 29 Feb 2024 00:00:00 +0000\r\nMessage-ID: <a@x.example>\r\n\r\n"
         b'--b\r\nContent-Type: text/plain; charset="utf-8"\r\nContent-Transfer-Encoding: 7bit\r\n\r\n'
         b"t\r\n\r\n"
-        b'--b\r\nContent-Type: text/html; charset="utf-8"\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n'
+        b'--b\r\nContent-Type: text/html; charset="utf-8"\r\n'
+        b"Content-Transfer-Encoding: quoted-printable\r\n\r\n"
         b"<i>=C3=BC\r\n\r\n--b--\r\n"
     )
 
@@ -582,6 +583,18 @@ def test_a_large_message_is_held_little_more_than_once(make: Callable[..., Messa
     assert len(result.content) > 20_000_000
     assert peak < 1.5 * len(result.content)
     assert peak + payload < 3 * len(result.content)
+
+
+def test_composing_a_large_message_stays_within_the_limit_too() -> None:
+    message = mailbridge.message.Message("Hi", "a@x.example", "b@y.example", text="t")
+    attached = message.attach(bytes(15_000_000), filename="big.bin")
+    tracemalloc.start()
+    try:
+        content = render(message).content
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak + len(attached.content) < 3 * len(content)
 
 
 @given(st.lists(st.tuples(st.text(max_size=20), st.emails()), min_size=1, max_size=8))

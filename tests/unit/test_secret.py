@@ -1,0 +1,85 @@
+"""mailbridge.secret: the value comes out of `reveal()` and of nothing else."""
+
+import copy
+import json
+import logging
+import pickle
+import traceback
+from dataclasses import dataclass
+
+import pytest
+
+from mailbridge.secret import MASK, Secret
+
+VALUE = "sentinel-pa%ss{w}ord"
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        repr,
+        str,
+        format,
+        lambda secret: f"{secret}",
+        lambda secret: f"{secret!r:>30}",
+        lambda secret: f"{secret:>20}",
+        lambda secret: "%s %r" % (secret, secret),  # noqa: UP031 - as logging does
+        lambda secret: "{0} {0!r} {0!s} {0!a}".format(secret),  # noqa: UP032
+        lambda secret: repr([secret, {"password": secret}]),
+        lambda secret: repr(pickle.dumps(secret)),
+        lambda secret: repr(pickle.dumps({"config": secret})),
+        lambda secret: str(pickle.loads(pickle.dumps(secret)).reveal()),
+    ],
+)
+def test_no_form_shows_the_value(shown: object) -> None:
+    text = shown(Secret(VALUE))  # type: ignore[operator]
+    assert MASK in text
+    assert "sentinel" not in text
+
+
+def test_reveal_gives_the_value() -> None:
+    assert Secret(VALUE).reveal() == VALUE
+
+
+def test_it_has_no_dictionary_and_is_not_json() -> None:
+    with pytest.raises(TypeError):
+        vars(Secret(VALUE))
+    with pytest.raises(TypeError):
+        json.dumps(Secret(VALUE))
+
+
+def test_tracebacks_with_locals_and_logs_are_masked(caplog: pytest.LogCaptureFixture) -> None:
+    @dataclass
+    class Config:
+        password: Secret
+
+    config = Config(Secret(VALUE))
+    logging.getLogger("x").warning("config %s %r", config, config.password)
+    with pytest.raises(ValueError, match="x") as caught:
+        _fail(config.password)
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert "sentinel" not in "".join(shown.format()) + caplog.text + repr(config)
+
+
+def _fail(password: Secret) -> None:
+    raise ValueError("x")
+
+
+def test_equal_values_are_equal_and_hash_alike() -> None:
+    assert Secret("a") == Secret("a")
+    assert len({Secret("a"), Secret("a"), Secret("b")}) == 2
+    assert Secret("a") != Secret("b")
+    assert Secret("a") != "a"
+    assert Secret("ü") == Secret("ü")
+    assert Secret("\udcff") == Secret("\udcff") != Secret("?")
+
+
+def test_truth_is_that_of_the_value() -> None:
+    assert Secret("a")
+    assert not Secret("")
+
+
+def test_copies_in_the_process_keep_the_value() -> None:
+    secret = Secret(VALUE)
+    assert copy.copy(secret) is secret
+    assert copy.deepcopy({"password": secret})["password"].reveal() == VALUE
