@@ -51,7 +51,10 @@ class PostfixLog:
         return set(REMOVED.findall(self._read()))
 
     def _read(self) -> str:
-        return self._log_file.read_text(errors="replace")
+        try:
+            return self._log_file.read_text(errors="replace")
+        except FileNotFoundError:  # it begins with the first line, a moment after the start
+            return ""
 
     def _mark(self) -> None:
         """Return when the log has all that was logged before this call: it passes one queue, in order."""
