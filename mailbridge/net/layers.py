@@ -138,8 +138,7 @@ class TLS:
             data = self._lower.read(READ_BYTES)
         except BlockingIOError:
             raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "Nothing has arrived") from None
-        if len(self.first_bytes) < KEPT_FIRST_BYTES:
-            self.first_bytes += data[: KEPT_FIRST_BYTES - len(self.first_bytes)]
+        self.first_bytes += data[: KEPT_FIRST_BYTES - len(self.first_bytes)]
         if data:
             self._incoming.write(data)
         else:

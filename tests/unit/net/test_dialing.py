@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mailbridge.errors import ConfigurationError, ConnectFailed, ConnectTimeout, NameNotResolved
-from mailbridge.net import waiting
+from mailbridge.net import dialing, waiting
 from mailbridge.net.deadline import Deadline
 from mailbridge.net.dialing import ATTEMPT_DELAY_SECONDS, Target, dial
 from tests.unit.net.conftest import Serve, wait_for_end
@@ -113,6 +113,19 @@ def test_a_dropped_first_address_costs_a_quarter_of_a_second(
         assert time.monotonic() - began >= ATTEMPT_DELAY_SECONDS
         assert dialed.address == f"127.0.0.1:{silent}"
         assert dialed.connect_seconds >= ATTEMPT_DELAY_SECONDS
+
+
+def test_a_refusal_ends_the_pause_also_while_another_attempt_is_under_way(
+    silent: int, black_hole: int, closed_port: int, soon: Deadline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delay = 0.6  # long enough to tell one from two on a busy machine
+    monkeypatch.setattr(dialing, "ATTEMPT_DELAY_SECONDS", delay)
+    places = (black_hole, closed_port, silent)
+    resolver = answering(*(row("127.0.0.1", port) for port in places))
+    dialed = dial(Target(host="m.example", port=25), deadline=soon, getaddrinfo=resolver)
+    with dialed.socket:
+        assert dialed.address == f"127.0.0.1:{silent}"
+        assert delay <= dialed.connect_seconds < 2 * delay
 
 
 def test_families_alternate_beginning_with_the_resolvers_first(closed_port: int, soon: Deadline) -> None:

@@ -360,6 +360,22 @@ def test_a_sender_and_a_reader_that_both_stall_keep_the_bytes_in_order(
     assert received == [content]
 
 
+def test_what_a_send_reports_as_sent_has_left(memory_pair: MemoryPair) -> None:
+    stream, server = memory_pair()
+    whole_sends = 0
+    with suppress(TimeoutError):
+        while True:
+            stream.send(b"x" * 40_000, Deadline.after(0.1))
+            whole_sends += 1
+    server.socket.setblocking(False)
+    received = 0
+    with suppress(BlockingIOError):
+        while data := server.receive():
+            received += len(data)
+    assert whole_sends > 0
+    assert received >= whole_sends * 40_000
+
+
 def test_tickets_are_nothing(
     serve: Serve, connect: Connect, identities: Certificates, trusting: ssl.SSLContext, soon: Deadline
 ) -> None:
