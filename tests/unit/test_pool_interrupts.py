@@ -6,6 +6,7 @@ A signal's KeyboardInterrupt comes after a call or a jump back, so that lines wh
 """
 
 import re
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -380,3 +381,71 @@ def test_an_interrupt_while_waiting_takes_the_waiter_out_of_the_queue() -> None:
     assert (pool.stats().waiting, pool.stats().lent) == (0, 1)
     pool.release(lease, reusable=True)
     assert pool.acquire().thing is lease.thing
+
+
+SIGNALS = """
+import random, signal, sys, threading
+from mailbridge.options import PoolOptions
+from mailbridge.pool import Pool
+
+class Interrupt(BaseException):
+    pass
+
+class Thing:
+    def unusable_reason(self):
+        return None if random.random() < 0.9 else "end of file"
+    def close(self):
+        pass
+    def abandon(self):
+        pass
+
+def strike(*_):
+    if armed:
+        raise Interrupt
+
+def compete():
+    while not stop.is_set():
+        with pool.acquire():
+            pass
+
+sys.setswitchinterval(1e-4)
+armed, stop = False, threading.Event()
+signal.signal(signal.SIGALRM, strike)
+pool = Pool(lambda deadline: Thing(), PoolOptions(max_size=3, max_messages=20))
+rivals = [threading.Thread(target=compete, daemon=True) for _ in range(4)]
+for rival in rivals:
+    rival.start()
+for _ in range(300):
+    lease = None
+    armed = True
+    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.002))
+    try:
+        while True:
+            lease = None
+            lease = pool.acquire(fresh=random.random() < 0.1)
+            pool.release(lease, reusable=random.random() < 0.8)
+    except Interrupt:
+        armed = False
+    if lease is not None:
+        pool.release(lease, reusable=False)
+stop.set()
+for rival in rivals:
+    rival.join(20)
+    assert not rival.is_alive(), pool
+stats = pool.stats()
+assert (stats.lent, stats.opening, stats.closing, stats.waiting) == (0, 0, 0, 0), stats
+assert stats.closed_total["interrupted"] > 0, stats
+"""
+
+
+def test_real_signals_among_busy_threads() -> None:
+    """In a program of its own: the alarm of this one belongs to whoever limits the test's time."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SIGNALS],
+        cwd=Path(FOLDER).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
