@@ -130,17 +130,20 @@ class MailbridgeError(smtplib.SMTPException):
         return printable(f"{text}. {self.hint}" if self.hint else text, MAX_SHOWN)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), self.message, self.__dict__)
+        return _restore, (type(self), self.message, self.__dict__, self.errno)
 
 
 def _as_bytes(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-def _restore(kind: type[MailbridgeError], message: str, state: dict[str, Any]) -> MailbridgeError:
+def _restore(
+    kind: type[MailbridgeError], message: str, state: dict[str, Any], errno: int | None
+) -> MailbridgeError:
     error = kind.__new__(kind)
     MailbridgeError.__init__(error, message)
     error.__dict__.update(state)
+    error.errno = errno
     return error
 
 

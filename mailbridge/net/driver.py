@@ -106,28 +106,30 @@ class Driver:
             self._period = self._limit(step.limit)
         if step.data:
             self._log.sent(step.shown)
-            if self._send(step.data):
+            if not self._send(step.data):
                 # What the server said before it hung up is worth more than the broken pipe.
                 return self._received(self.stream.receive_now() or b"")
-        try:
-            return self._received(self.stream.receive(self._period))
-        except ssl.SSLError as error:
-            raise tls_error(error, server=self._server, host=self._server) from error
-        except TimeoutError:
-            raise
-        except OSError:
-            return self._received(b"")
+        data: bytes | None = self._unless_lost(lambda: self.stream.receive(self._period))
+        return self._received(data or b"")
 
     def _send(self, data: bytes) -> bool:
-        """Write all of `data`; true if the connection is gone."""
+        """Write all of `data`; false if the connection is gone."""
         self._is_waited_for = True
+        return self._unless_lost(lambda: self.stream.send(data, self._period)) is not None
+
+    def _unless_lost(self, action: Callable[[], R]) -> R | None:
+        """What `action` gives, or None if the connection is gone. A TLS alert is an error of its own:
+
+        under TLS 1.3 it may come after the handshake (a client certificate is missing).
+        """
         try:
-            self.stream.send(data, self._period)
+            return action()
         except TimeoutError:
             raise
+        except ssl.SSLError as error:
+            raise tls_error(error, server=self._server, host=self._server) from error
         except OSError:
-            return True
-        return False
+            return None
 
     def _received(self, data: bytes) -> bytes:
         if data and self._is_waited_for:
@@ -141,13 +143,11 @@ class Driver:
         self._is_waited_for = True
         self._log.content(len(step.content))
         if not step.stops_early:
-            return not self._send(bytes(step.content))
-        try:
-            return self.stream.send(step.content, self._period, stop_when_readable=True) == len(step.content)
-        except TimeoutError:
-            raise
-        except OSError:
-            return False
+            return self._send(bytes(step.content))
+        sent = self._unless_lost(
+            lambda: self.stream.send(step.content, self._period, stop_when_readable=True)
+        )
+        return sent == len(step.content)
 
     def _too_late(self, stage: str) -> MailbridgeError:
         if self._whole.is_over:

@@ -1,5 +1,6 @@
 """Beginning TLS on a stream with the options' context and name, and resuming an earlier session."""
 
+from mailbridge.errors import MailbridgeError
 from mailbridge.net.deadline import Deadline
 from mailbridge.net.streams import Stream
 from mailbridge.net.tls import context_for
@@ -22,6 +23,8 @@ class Handshake:
         session = sessions.recall(self._context, self._name, self._server)
         try:
             self._stream.start_tls(self._context, self._name, deadline, session=session)
+        except MailbridgeError:
+            raise
         except OSError as error:
             first_bytes = self._stream.handshake_bytes
             raise tls_error(

@@ -12,8 +12,8 @@ from mailbridge import (
     Envelope,
     InvalidAddress,
     InvalidMessage,
-    Mailer,
     MailbridgeError,
+    Mailer,
     Message,
     MessageRefused,
     PoolClosed,
@@ -160,9 +160,9 @@ def test_connect_opens_or_finds_a_session() -> None:
 
 def test_refused_recipients_are_told_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     replies = {"gone@y.example": "550 5.1.1 nobody"}
+    caplog.set_level(logging.WARNING, "mailbridge")
     with ScriptedServer(rcpt_replies=replies) as server, mailer_to(server) as mailer:
-        with caplog.at_level(logging.WARNING, "mailbridge"):
-            result = mailer.send(email(to="b@y.example, gone@y.example"))
+        result = mailer.send(email(to="b@y.example, gone@y.example"))
     assert result.accepted == ("b@y.example",)
     assert str(result.rejected["gone@y.example"]) == "550 5.1.1 nobody"
     assert "gone@y.example: 550 5.1.1 nobody" in caplog.text
@@ -183,12 +183,12 @@ def test_retries_wait_longer_each_time_and_tell_the_attempts(caplog: pytest.LogC
 
 def test_the_last_error_carries_the_earlier_ones() -> None:
     faults = [Fault("final", "reply", reply=f"45{n} later", occurrence=n, connection=None) for n in (1, 2)]
-    with ScriptedServer(faults=faults) as server:
-        with (
-            mailer_to(server, sleep=lambda _: None, retry=2) as mailer,
-            pytest.raises(MessageRefused) as caught,
-        ):
-            mailer.send(email())
+    with (
+        ScriptedServer(faults=faults) as server,
+        mailer_to(server, sleep=lambda _: None, retry=2) as mailer,
+        pytest.raises(MessageRefused) as caught,
+    ):
+        mailer.send(email())
     assert caught.value.smtp_code == 452
     assert [error.smtp_code for error in caught.value.attempts] == [451]
 
@@ -198,19 +198,19 @@ def test_a_permanent_refusal_is_not_tried_again(reply: str) -> None:
     def never(seconds: float) -> None:
         pytest.fail(f"waited {seconds} s")
 
-    with ScriptedServer(final_replies=reply) as server:
-        with mailer_to(server, sleep=never, retry=5) as mailer, pytest.raises(MessageRefused):
-            mailer.send(email())
+    server = ScriptedServer(final_replies=reply)
+    with server, mailer_to(server, sleep=never, retry=5) as mailer, pytest.raises(MessageRefused):
+        mailer.send(email())
 
 
 def test_no_retry_begins_that_could_not_end_in_time() -> None:
     def never(seconds: float) -> None:
         pytest.fail(f"waited {seconds} s")
 
-    with ScriptedServer(final_replies="451 later") as server:
-        with mailer_to(server, sleep=never, retry={"attempts": 5, "first_delay": 10}) as mailer:
-            with pytest.raises(MessageRefused):
-                mailer.send(email(), deadline=5)
+    server = ScriptedServer(final_replies="451 later")
+    retry = {"attempts": 5, "first_delay": 10}
+    with server, mailer_to(server, sleep=never, retry=retry) as mailer, pytest.raises(MessageRefused):
+        mailer.send(email(), deadline=5)
 
 
 def test_the_deadline_bounds_waiting_for_a_session() -> None:
@@ -251,7 +251,7 @@ def test_from_url() -> None:
 
 
 def test_every_error_of_a_send_is_one_of_ours() -> None:
-    with ScriptedServer(faults=[Fault("greeting", "garbage")]) as server, mailer_to(server) as mailer:
-        with pytest.raises(MailbridgeError) as caught:
-            mailer.send(email())
+    server = ScriptedServer(faults=[Fault("greeting", "garbage")])
+    with server, mailer_to(server) as mailer, pytest.raises(MailbridgeError) as caught:
+        mailer.send(email())
     assert caught.value.server == f"127.0.0.1:{server.port}"
