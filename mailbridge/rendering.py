@@ -32,6 +32,8 @@ _SIGNATURE_NAME = re.compile(r"DKIM-Signature|ARC-[A-Za-z-]+", re.IGNORECASE)
 _SIGNATURE = re.compile(rb"^(?:DKIM-Signature|ARC-[A-Za-z-]+)[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _MESSAGE_ID = re.compile(rb"^Message-ID[ \t]*:(?:[ \t]|\r\n[ \t])*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
+# Far more than any mail has, far less than the recursion of Python and of receivers' parsers takes.
+_MAX_DEPTH = 50
 _IDENTITY_ENCODINGS = ("", "7bit", "8bit", "binary")
 
 
@@ -70,12 +72,10 @@ class Rendered:
             raise _no_eight_bit("The message is signed and must not be encoded anew")
         if self.needs_smtputf8:
             raise _no_eight_bit("The header fields hold raw UTF-8")
-        message = message_from_bytes(self.content, policy=policy.SMTP)
-        for part in message.walk():
-            if part.get_content_type() == "multipart/signed":
-                raise _no_eight_bit("A part of the message is signed and must not be encoded anew")
-            _make_seven_bit(part)
-        content = written(message)
+        try:
+            content = _in_seven_bit(self.content)
+        except RecursionError:  # in the email package's parser
+            raise _no_eight_bit("The parts of the message are nested too deeply") from None
         if is_eight_bit(content):
             raise _no_eight_bit("The message holds 8-bit data outside its parts")
         return replace(self, content=content, is_eight_bit=False)
@@ -133,14 +133,16 @@ def _head(content: bytes) -> bytes:
     return content if end < 0 else content[: end + 2]
 
 
-def _copied(message: AnyMessage) -> AnyMessage:
+def _copied(message: AnyMessage, depth: int = 0) -> AnyMessage:
     """A copy of the tree of parts that shares the payloads, which are immutable strings."""
     if not isinstance(message, AnyMessage):
         raise InvalidMessage(f"A message or bytes are needed, not {type(message).__name__}")
+    if depth > _MAX_DEPTH:
+        raise InvalidMessage(f"The parts of the message are nested more than {_MAX_DEPTH} deep")
     copied = copy.copy(message)
     del copied["\0"]  # no such field, but from here on the copy has a list of fields of its own
     if copied.is_multipart():
-        copied.set_payload([_copied(part) for part in message.get_payload()])  # type: ignore[arg-type]
+        copied.set_payload([_copied(part, depth + 1) for part in message.get_payload()])  # type: ignore[arg-type]
     return copied
 
 
@@ -177,6 +179,15 @@ def _must_be_encoded(part: AnyMessage) -> bool:
         return False
     # Binary data would be changed by making line ends canonical.
     return encoding == "binary" or _LONG_LINE.search(payload) is not None
+
+
+def _in_seven_bit(content: bytes) -> bytes:
+    message = message_from_bytes(content, policy=policy.SMTP)
+    for part in message.walk():
+        if part.get_content_type() == "multipart/signed":
+            raise _no_eight_bit("A part of the message is signed and must not be encoded anew")
+        _make_seven_bit(part)
+    return written(message)
 
 
 def _make_seven_bit(part: AnyMessage) -> None:

@@ -143,8 +143,12 @@ class _Writer:
         if not isinstance(rules, policy.EmailPolicy):
             return rules.clone(linesep="\r\n").fold_binary(name, value)
         text = str(value)
-        if not self.as_is and text.isascii() and "=?" not in text and not hasattr(value, "params"):
-            return _text_field(name, text)
+        if not self.as_is and not hasattr(value, "params"):
+            if "=?" in text:  # the email package would write it as it is, and the reader decode it
+                encoded = Header(text, "utf-8", _LINE_WIDTH, name).encode(linesep="\r\n")
+                return f"{name}: {encoded}\r\n".encode("ascii")
+            if text.isascii():
+                return _text_field(name, text)
         return rules.clone(linesep="\r\n", utf8=self.smtputf8).fold_binary(name, value)
 
     def address_field(self, name: str, groups: list[_Group]) -> bytes:

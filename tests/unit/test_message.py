@@ -284,6 +284,13 @@ def test_control_characters_in_fields_are_errors(bad: str) -> None:
             PLACES[place](bad).as_email_message()
 
 
+def test_encoded_line_breaks_are_errors_too() -> None:
+    bad = "=?utf-8?q?=0D=0ABcc=3A_evil=40x?="
+    for place in ("subject", "header value"):
+        with pytest.raises(InvalidMessage, match="control character"):
+            PLACES[place](bad).as_email_message()
+
+
 @pytest.mark.parametrize("name", ["", "X Y", "X:", "X\r\nY", "Ü", "X\x00", "X\n", " X"])
 def test_field_names_are_tokens(name: str) -> None:
     with pytest.raises(InvalidMessage):

@@ -1,5 +1,6 @@
 """mailbridge.rendering and mailbridge.serializing: messages as bytes that any server may get."""
 
+import base64
 import copy
 import email
 import re
@@ -7,7 +8,7 @@ import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email import encoders, policy
-from email.header import Header
+from email.header import Header, decode_header, make_header
 from email.headerregistry import Address
 from email.message import EmailMessage, Message
 from email.mime.application import MIMEApplication
@@ -344,6 +345,13 @@ def test_long_words_are_never_encoded(name: str, value: str) -> None:
     assert unfolded.decode() == value.strip()
 
 
+def test_text_that_looks_encoded_is_not_decoded_by_the_reader() -> None:
+    literal = "=?utf-8?q?x?="
+    encoded = base64.b64encode(literal.encode()).decode()
+    content = rendered(modern(Subject=f"=?utf-8?b?{encoded}?=")).content
+    assert str(make_header(decode_header(parse(content, policy.compat32)["Subject"]))) == literal
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"), max_size=300))
 def test_any_subject_is_one_field_and_reads_back(subject: str) -> None:
     try:
@@ -559,6 +567,37 @@ def test_a_signed_message_is_not_touched(rules: policy.Policy) -> None:
         assert result.content == source
         assert result.is_signed
         assert result.message_id is None
+
+
+def test_a_message_that_a_program_signed_is_written_as_the_signer_saw_it() -> None:
+    message = modern(To="Jörg <b@y.example>, " * 5 + "c@y.example", DKIM_Signature="v=1; b=" + "A" * 200)
+    assert rendered(message).content == message.as_bytes(policy=policy.SMTP)
+
+
+# Depth
+
+
+def nested(depth: int) -> Message:
+    message: Message = older("Grüße", "utf-8")
+    for _ in range(depth):
+        outer = MIMEMultipart()
+        outer.attach(message)
+        message = outer
+    message["From"] = "a@x.example"
+    return message
+
+
+def test_deep_nesting_is_refused_not_run_into() -> None:
+    assert rendered(nested(50)).content.count(b"--0123456789abcdef--") == 50
+    for depth in (51, 800):
+        with pytest.raises(InvalidMessage, match="nested"):
+            rendered(nested(depth))
+
+
+def test_deep_nesting_in_bytes_ends_in_an_error_of_ours() -> None:
+    heads = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(3000))
+    with pytest.raises(NotSupported, match="8BITMIME"):
+        rendered(b"From: a@x.example\n" + heads + b"\n\xc3\xbc\n").seven_bit()
 
 
 # Memory
