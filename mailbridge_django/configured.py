@@ -6,7 +6,8 @@ It holds no connection: the mailer of this process has the pool, and `close()` c
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 from django.conf import settings
 from django.core.mail.backends import smtp
@@ -58,6 +59,7 @@ class ConfiguredBackend(smtp.EmailBackend):
             **{name: kwargs.pop(name) for name in naming.OWN_NAMES if name in kwargs},
         )
         del password  # a traceback shows local variables
+        self._keywords = {**keywords, **kwargs, "fail_silently": fail_silently}
         alias = kwargs.setdefault("alias", AD_HOC if uses_mailers() else None)
         package = naming.package_options() if alias is None else {}
         options = naming.layered(keywords, package)
@@ -133,6 +135,18 @@ class ConfiguredBackend(smtp.EmailBackend):
     @password.setter
     def password(self, value: Any) -> None:
         self._password = Secret(value) if isinstance(value, str) else value
+
+    def __deepcopy__(self, memo: object) -> Self:
+        # Before Django 6.1 a message keeps the backend that it was sent by, and messages are copied.
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it was made, for messages that are pickled after they were sent."""
+        if not self._keywords.keys().isdisjoint(("password", "url")):
+            raise TypeError("A backend that was given credentials can't be pickled; configure it in settings")
+        return partial(type(self), **self._keywords), ()
 
     def __repr__(self) -> str:
         # Tracebacks show it half made.
