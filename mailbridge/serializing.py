@@ -43,7 +43,7 @@ def written(message: Message, *, smtputf8: bool = False, as_is: bool = False) ->
     """
     writer = _Writer(smtputf8=smtputf8, as_is=as_is)
     try:
-        writer.write(message, message.policy)
+        writer.write(message)
     except InvalidMessage:
         raise
     except (MessageError, LookupError, TypeError, ValueError, AttributeError) as error:
@@ -65,9 +65,11 @@ class _Writer:
         self.smtputf8 = smtputf8
         self.as_is = as_is
 
-    def write(self, part: Message, rules: policy.Policy) -> None:
-        if part.get_content_type() == "multipart/signed":
-            rules = rules.clone(max_line_length=0)  # RFC 1847 section 2.1: not folded anew
+    def write(self, part: Message, *, signed: bool = False) -> None:
+        """A part by its own policy, since parts of older and newer kind are put together."""
+        signed = signed or part.get_content_type() == "multipart/signed"
+        # RFC 1847 section 2.1: what is signed is not folded anew.
+        rules = part.policy.clone(max_line_length=0) if signed else part.policy
         for name, value in part.raw_items():
             self.out.write(self.field(name, value, rules))
         self.out.write(b"\r\n")
@@ -75,15 +77,15 @@ class _Writer:
         if payload is None or isinstance(payload, str):
             self.text(payload or "")
         elif part.get_content_maintype() == "multipart":
-            self.multipart(part, payload, rules)
+            self.multipart(part, payload, signed)
         elif part.get_content_type() == "message/delivery-status":
-            self.blocks(payload, rules)
+            self.blocks(payload)
         else:
             attached: Any
             for attached in payload:
-                self.write(attached, rules)
+                self.write(attached, signed=signed)
 
-    def multipart(self, part: Message, parts: Iterable[Any], rules: policy.Policy) -> None:
+    def multipart(self, part: Message, parts: Iterable[Any], signed: bool) -> None:
         """RFC 2046 section 5.1.1; the CRLF before a boundary belongs to the boundary."""
         boundary = f"--{part.get_boundary()}".encode("ascii", "surrogateescape")
         if part.preamble is not None:
@@ -92,17 +94,17 @@ class _Writer:
         opening = boundary + b"\r\n"
         for child in parts:
             self.out.write(opening)
-            self.write(child, rules)
+            self.write(child, signed=signed)
             opening = b"\r\n" + boundary + b"\r\n"
         self.out.write(b"\r\n" + boundary + b"--\r\n")
         self.text(part.epilogue or "")
 
-    def blocks(self, blocks: Iterable[Any], rules: policy.Policy) -> None:
+    def blocks(self, blocks: Iterable[Any]) -> None:
         """RFC 3464 section 2.1: groups of fields with one empty line between, none at the end."""
         for number, block in enumerate(blocks):
             if number:
                 self.out.write(b"\r\n")
-            self.write(block, rules)
+            self.write(block)
             self.out.seek(-2, io.SEEK_END)
             self.out.truncate()
 

@@ -161,6 +161,22 @@ def test_line_ends_are_right_wherever_the_pieces_are_cut(size: int, end: str) ->
     assert body.replace(b"\r\n", b"") == message.get_payload().replace(end, "").encode()
 
 
+def test_parts_of_older_and_newer_kind_go_together() -> None:
+    old_root, new_root = MIMEMultipart(), modern()
+    old_root["From"] = "a@x.example"
+    new_part = modern()
+    new_part.add_header("X-Name", "Grüße")
+    old_root.attach(new_part)
+    new_root.make_mixed()
+    old_part = older()
+    old_part["X-Name"] = "Grüße"
+    new_root.attach(old_part)
+    for root in (old_root, new_root):
+        content = rendered(root).content
+        assert content.isascii()
+        assert list(parse(content).walk())[-1]["X-Name"] == "Grüße"
+
+
 # What is added, what is left out
 
 
