@@ -274,7 +274,8 @@ class Session:
 
 def _prepared(message: Sendable, envelope: Envelope | None) -> tuple[Envelope, Rendered]:
     if isinstance(message, Message):
-        message = message.as_email_message()
+        # Asked for before it becomes MIME, where Bcc is not.
+        envelope, message = envelope or message.envelope(), message.as_email_message()
     if envelope is None:
         if not isinstance(message, AnyMessage):
             raise InvalidMessage("A message of bytes needs envelope=Envelope(sender, recipients)")
