@@ -23,9 +23,9 @@ _PLAIN_NAME = re.compile(r"[^\x00-\x1f\"(),.:;<>@\[\]\\]*")
 _DOMAIN = re.compile(r"@([A-Za-z0-9.-]+)>?\s*\Z")
 
 
-def as_pair(value: Iterable[object]) -> tuple[str, str]:
+def as_pair(value: object) -> tuple[str, str]:
     """(name, address) from a sequence of two; no name at all may be None. Raises InvalidAddress."""
-    parts = tuple(value)
+    parts = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else ()
     if len(parts) != 2 or not isinstance(parts[1], str):
         raise InvalidAddress("Invalid address: it must be a string, or a pair of name and address")
     return "" if parts[0] is None else str(parts[0]), parts[1]
@@ -51,7 +51,7 @@ def sanitize_address(address: AnyAddress, encoding: str = "utf-8") -> str:
     """`address` in ASCII, as a header field has it: name as an encoded word, domain in A-labels.
 
     A local part that is not ASCII stays as it is (SMTPUTF8); `encoding` is that of the name.
-    Raises InvalidAddress, for line breaks and other control characters too.
+    Raises InvalidMessage, mostly as its kind InvalidAddress; for line breaks in a name too.
     """
     plain = address if isinstance(address, str) else as_pair(address)
     field = mailbridge.Message(sender=plain).as_email_message()["From"]

@@ -189,7 +189,7 @@ class Message:
     def check_headers(self) -> None:
         """Raises BadHeaderError where `has_bad_headers()` is true; it names the value."""
         addresses = [each for each in (self.own_sender, self.reply_to, *self.send_to) if each]
-        names = [part for attachment in self.attachments for part in _names_of(attachment)]
+        names = [part for attachment in self.attachments or () for part in _names_of(attachment)]
         for value in (*map(shown, addresses), *names, *(self.extra_headers or {})):
             if "\r" in value or "\n" in value:
                 raise BadHeaderError(f"A line break in {value!r}")

@@ -9,7 +9,7 @@ Keys beside the options: `MAILBRIDGE_MAILERS` (further mailers: {name: options o
 here but at each send (see `state.py`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
@@ -197,10 +197,9 @@ def _default_sender(app: Flask) -> AnyAddress | None:
 
 def _checked_sender(where: str, sender: object) -> AnyAddress:
     """A str, or name and address in a tuple (a list, where it comes from the environment)."""
-    if isinstance(sender, Iterable) and not isinstance(sender, str):
-        sender = as_pair(sender)
     try:
-        sanitize_address(sender)  # type: ignore[arg-type]  # whatever it is: this tells
+        address = sender if isinstance(sender, str) else as_pair(sender)
+        sanitize_address(address)
     except MailbridgeError as error:
         raise ConfigurationError(f"{where} is no sender: {error.message}", stage="config") from error
-    return sender  # type: ignore[return-value]  # sanitize_address takes nothing else
+    return address

@@ -28,7 +28,8 @@ PAGE = """<!doctype html>
     <input name="email" type="email" required value="{{ request.form.email }}"></label></p>
   <p><label>Subject
     <input name="subject" required maxlength="150" value="{{ request.form.subject }}"></label></p>
-  <p><label>Message <textarea name="text" required maxlength="5000">{{ request.form.text }}</textarea></label></p>
+  <p><label>Message
+    <textarea name="text" required maxlength="5000">{{ request.form.text }}</textarea></label></p>
   <p><button>Send</button></p>
 </form>{% endif %}
 </html>

@@ -1,0 +1,1 @@
+"""Tests of mailbridge_flask, against scripted servers on loopback."""
