@@ -233,7 +233,8 @@ class SMTPConnection:
             resets_first=self._needs_reset,
         )
         done = self._deliver(transaction, deadline)
-        while rest := [address for address, reply in done.rejected.items() if is_one_too_many(reply)]:
+        taken = len(done.accepted)
+        while rest := [a for a, reply in done.rejected.items() if is_one_too_many(reply, taken)]:
             more = self._deliver_rest(
                 replace(transaction, recipients=rest, resets_first=False), done, deadline
             )

@@ -10,6 +10,7 @@ from mailbridge.results import Reply
 
 _ENVELOPE_STAGES = ("rset", "mail_from", "rcpt_to", "data")
 _DATA_STAGES = ("content", "final")
+_LEAST_RECIPIENTS = 100  # a server must take so many in one transaction (RFC 5321 section 4.5.3.1.8)
 
 
 def mail_parameters(
@@ -38,9 +39,15 @@ def mail_parameters(
     return rendered, parameters
 
 
-def is_one_too_many(reply: Reply) -> bool:
-    """Too many recipients for one transaction (RFC 3463 x.5.3), as opposed to a full mailbox."""
-    return reply.code in (452, 552) and reply.enhanced is not None and reply.enhanced[1:] == (5, 3)
+def is_one_too_many(reply: Reply, accepted: int) -> bool:
+    """Whether a recipient was refused only because others, `accepted` in number, had been accepted.
+
+    RFC 3463 says x.5.3, and something else of a full mailbox. Without an enhanced code 452 means it
+    (RFC 5321 section 4.5.3.1.10), and 552 does from servers that have taken as many as they must.
+    """
+    if reply.enhanced is not None:
+        return reply.code in (452, 552) and reply.enhanced[1:] == (5, 3)
+    return reply.code == 452 or (reply.code == 552 and accepted >= _LEAST_RECIPIENTS)
 
 
 def sending_seconds(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
