@@ -9,8 +9,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,11 +33,9 @@ _COLOURS = {"ok": "32", "failed": "31", "skipped": "2"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives the exit code."""
     options = _parser().parse_args(arguments)
-    if options.debug:
-        logging.basicConfig(level=logging.DEBUG, format="%(message)s", stream=sys.stderr)
     try:
-        config = _config(options)
-        return int(options.run(config, options))
+        with _dialogue_shown() if options.debug else nullcontext():
+            return int(options.run(_config(options), options))
     except (ConfigurationError, InvalidMessage) as error:
         print(f"mailbridge: {error}", file=sys.stderr)
         return 2
@@ -47,6 +45,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # a file named on the command line
         print(f"mailbridge: {error}", file=sys.stderr)
         return 2
+
+
+@contextmanager
+def _dialogue_shown() -> Iterator[None]:
+    logger, handler = logging.getLogger("mailbridge"), logging.StreamHandler(sys.stderr)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def _parser() -> argparse.ArgumentParser:

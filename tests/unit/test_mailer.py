@@ -255,3 +255,11 @@ def test_every_error_of_a_send_is_one_of_ours() -> None:
     with server, mailer_to(server) as mailer, pytest.raises(MailbridgeError) as caught:
         mailer.send(email())
     assert caught.value.server == f"127.0.0.1:{server.port}"
+
+
+def test_blind_copies_of_a_message_get_it_and_are_named_nowhere() -> None:
+    message = Message("x", "a@x.example", ["b@y.example"], text="x", bcc=["c@z.example"])
+    with ScriptedServer() as server, mailer_to(server) as mailer:
+        mailer.send(message)
+        assert server.messages[0].recipients == ("b@y.example", "c@z.example")
+        assert b"c@z.example" not in server.messages[0].content

@@ -1,0 +1,51 @@
+"""The dialogue in the log: masked, one line each, only when asked for."""
+
+import logging
+
+import pytest
+
+from mailbridge.net.dialogue_log import DialogueLog
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, "mailbridge.smtp")
+    return caplog
+
+
+def test_one_line_for_each_line_with_the_connection_id(lines: pytest.LogCaptureFixture) -> None:
+    log = DialogueLog("c1", is_on=True)
+    log.sent(["EHLO me", "RSET"])
+    log.received(b"250-a\r\n250 b\r\n")
+    log.content(7)
+    log.received(b"")
+    assert lines.messages == [
+        "[c1] C: EHLO me",
+        "[c1] C: RSET",
+        "[c1] S: 250-a",
+        "[c1] S: 250 b",
+        "[c1] C: <7 bytes of content>",
+        "[c1] S: <end of file>",
+    ]
+    assert all(record.connection_id == "c1" for record in lines.records)  # type: ignore[attr-defined]
+
+
+def test_answers_to_secrets_show_their_code_only(lines: pytest.LogCaptureFixture) -> None:
+    log = DialogueLog("c1", is_on=True)
+    log.sent(["AUTH PLAIN ***"])
+    log.received(b"535 what is hunter2\r\n")
+    log.sent(["RSET"])
+    log.received(b"250 ok\r\n")
+    assert lines.messages[1:] == ["[c1] S: 535 ***", "[c1] C: RSET", "[c1] S: 250 ok"]
+
+
+def test_control_characters_are_escaped(lines: pytest.LogCaptureFixture) -> None:
+    DialogueLog("c1", is_on=True).received(b"250 \x1b[31m\x00\xff\r\n")
+    assert lines.messages == [r"[c1] S: 250 \x1b[31m\x00\xff"]
+
+
+def test_silence_unless_asked_for(lines: pytest.LogCaptureFixture) -> None:
+    log = DialogueLog("c1", is_on=False)
+    log.sent(["EHLO me"])
+    log.received(b"250 ok\r\n")
+    assert lines.messages == []

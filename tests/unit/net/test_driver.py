@@ -1,0 +1,133 @@
+"""The driver: steps on a real stream, time limits, end-of-file and what is counted."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from mailbridge.errors import ConnectionLost, DeadlineExceeded, ReplyTimeout
+from mailbridge.flows.steps import Look, Transfer, WriteContent
+from mailbridge.net.deadline import NEVER, Deadline
+from mailbridge.net.dialogue_log import DialogueLog
+from mailbridge.net.driver import Driver
+from mailbridge.net.streams import Stream
+from mailbridge.options import Timeouts
+
+Pair = tuple[Driver, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    ours, theirs = socket.socketpair()
+    stream = Stream(ours)
+    limits = Timeouts(command=0.2, greeting=0.2, data=0.2, final=0.2)
+    yield Driver(stream, limits, DialogueLog("1", is_on=False), server="x:25"), theirs
+    stream.close()
+    theirs.close()
+
+
+async def one(step: Transfer | Look | WriteContent) -> object:
+    return await step
+
+
+def test_transfer_writes_then_reads_and_counts_the_wait(pair: Pair) -> None:
+    driver, server = pair
+    server.sendall(b"250 ok\r\n")
+    assert driver.run(one(Transfer(b"NOOP\r\n", ("NOOP",), "noop", "command", True)), NEVER) == b"250 ok\r\n"
+    assert server.recv(100) == b"NOOP\r\n"
+    assert driver.round_trips == 1
+    assert driver.seconds["noop"] > 0
+
+
+def test_a_reply_in_pieces_is_one_wait(pair: Pair) -> None:
+    driver, server = pair
+    server.sendall(b"250")
+    driver.run(one(Transfer(b"NOOP\r\n", (), "noop", "command", True)), NEVER)
+    server.sendall(b" ok\r\n")
+    driver.run(one(Transfer(b"", (), "noop", "command", False)), NEVER)
+    assert driver.round_trips == 1
+
+
+def test_end_of_file_and_a_reset_are_no_bytes(pair: Pair) -> None:
+    driver, server = pair
+    server.close()
+    assert driver.run(one(Transfer(b"", (), "noop", "command", True)), NEVER) == b""
+    assert driver.run(one(Transfer(b"NOOP\r\n", (), "noop", "command", True)), NEVER) == b""
+
+
+def test_what_the_server_said_before_it_hung_up_is_read_although_writing_fails(pair: Pair) -> None:
+    driver, server = pair
+    server.sendall(b"421 bye\r\n")
+    server.close()
+    assert driver.run(one(Transfer(b"NOOP\r\n", (), "noop", "command", True)), NEVER) == b"421 bye\r\n"
+
+
+def test_silence_is_a_reply_timeout_with_its_stage(pair: Pair) -> None:
+    with pytest.raises(ReplyTimeout) as caught:
+        pair[0].run(one(Transfer(b"NOOP\r\n", (), "noop", "command", True)), NEVER)
+    assert caught.value.stage == "noop"
+
+
+def test_the_deadline_of_the_send_is_told_apart(pair: Pair) -> None:
+    with pytest.raises(DeadlineExceeded):
+        pair[0].run(one(Transfer(b"NOOP\r\n", (), "noop", "command", True)), Deadline.after(0.05))
+
+
+def test_a_period_goes_on_over_several_reads(pair: Pair) -> None:
+    """A peer that sends a byte now and then can't stretch the time limit."""
+    ours, theirs = socket.socketpair()
+    now = [0.0]
+    driver = Driver(
+        Stream(ours), Timeouts(command=10), DialogueLog("1", is_on=False), server="x", clock=lambda: now[0]
+    )
+    whole = Deadline(clock=lambda: now[0])
+    theirs.sendall(b"2")
+    driver.run(one(Transfer(b"", (), "noop", "command", True)), whole)
+    now[0] = 11.0
+    with pytest.raises(ReplyTimeout):
+        driver.run(one(Transfer(b"", (), "noop", "command", False)), whole)
+    ours.close()
+    theirs.close()
+
+
+def test_content_stops_when_the_server_speaks(pair: Pair) -> None:
+    driver, server = pair
+    server.sendall(b"552 too big\r\n")
+    assert driver.run(one(WriteContent(b"x" * 10_000_000, "content", stops_early=True)), NEVER) is False
+
+
+def test_content_that_nobody_reads_ends_with_its_time_limit(pair: Pair) -> None:
+    with pytest.raises(ReplyTimeout):
+        pair[0].run(one(WriteContent(b"x" * 10_000_000, "content", stops_early=True)), NEVER)
+
+
+def test_small_content_is_written_whole(pair: Pair) -> None:
+    driver, server = pair
+    assert driver.run(one(WriteContent(b"x" * 100, "content", stops_early=True)), NEVER) is True
+    assert server.recv(200) == b"x" * 100
+
+
+def test_an_error_in_a_step_can_be_handled_by_the_flow(pair: Pair) -> None:
+    async def careful() -> str:
+        try:
+            await Transfer(b"NOOP\r\n", (), "noop", "command", True)
+        except ReplyTimeout:
+            return "handled"
+        return "not raised"
+
+    assert pair[0].run(careful(), NEVER) == "handled"
+
+
+def test_a_flow_that_fails_is_closed(pair: Pair) -> None:
+    closed: list[bool] = []
+
+    async def failing() -> None:
+        try:
+            await Look()
+            raise ConnectionLost("x")
+        finally:
+            closed.append(True)
+
+    with pytest.raises(ConnectionLost):
+        pair[0].run(failing(), NEVER)
+    assert closed == [True]

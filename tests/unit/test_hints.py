@@ -1,0 +1,70 @@
+"""Hints: the remedy that a person needs for what servers say."""
+
+import pytest
+
+from mailbridge import (
+    AuthenticationFailed,
+    GreetingRefused,
+    MailbridgeError,
+    Reply,
+    ReplyTimeout,
+    SenderRefused,
+)
+from mailbridge.hints import hint_for
+
+
+def refused(kind: type[MailbridgeError], stage: str, code: int, text: str) -> MailbridgeError:
+    details = {"sender": "a@x.example"} if kind is SenderRefused else {}
+    return kind("No", stage=stage, reply=Reply(code, (text,)), **details)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (
+            refused(
+                AuthenticationFailed,
+                "auth",
+                535,
+                "5.7.139 Authentication unsuccessful, basic authentication is disabled.",
+            ),
+            "OAuth2",
+        ),
+        (refused(AuthenticationFailed, "auth", 535, "5.7.3 Authentication unsuccessful"), "Microsoft"),
+        (
+            refused(
+                AuthenticationFailed,
+                "auth",
+                535,
+                "5.7.8 Username and Password not accepted. https://support.google.com/ - gsmtp",
+            ),
+            "app password",
+        ),
+        (refused(AuthenticationFailed, "auth", 454, "4.7.0 Too many login attempts"), "limits logins"),
+        (refused(AuthenticationFailed, "auth", 535, "5.7.8 no"), "username and password"),
+        (refused(AuthenticationFailed, "auth", 534, "5.7.9 too weak"), "mechanism"),
+        (refused(SenderRefused, "mail_from", 530, "5.7.0 Must issue a STARTTLS command first"), "starttls"),
+        (refused(SenderRefused, "mail_from", 530, "5.7.0 Authentication required"), "login"),
+        (
+            refused(SenderRefused, "mail_from", 553, "5.7.1 Sender address rejected: not owned by user"),
+            "may not send",
+        ),
+        (refused(SenderRefused, "mail_from", 552, "5.3.4 Message size exceeds fixed limit"), "larger"),
+        (refused(MailbridgeError, "rcpt_to", 554, "5.7.1 Relay access denied"), "relay"),
+        (refused(GreetingRefused, "ehlo", 504, "5.5.2 Helo command rejected"), "local_hostname"),
+        (refused(GreetingRefused, "greeting", 554, "no"), "connections"),
+    ],
+)
+def test_what_to_do_about_it(error: MailbridgeError, word: str) -> None:
+    assert word in hint_for(error, 587)
+
+
+def test_a_silent_port_may_speak_tls() -> None:
+    silence = ReplyTimeout("No answer", stage="greeting")
+    assert "security='tls'" in hint_for(silence, 465)
+    assert "tls" not in hint_for(silence, 25)
+
+
+@pytest.mark.parametrize("error", [MailbridgeError("x"), refused(MailbridgeError, "final", 451, "later")])
+def test_nothing_is_said_where_nothing_is_known(error: MailbridgeError) -> None:
+    assert hint_for(error, 587) == ""
