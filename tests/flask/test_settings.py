@@ -1,7 +1,6 @@
 """MAILBRIDGE_* keys: every option, further mailers, the environment, and errors that help."""
 
 import traceback
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -94,7 +93,7 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest(key: str, nearest: st
 
 
 def test_an_unknown_key_like_no_other_lists_all() -> None:
-    with pytest.raises(ConfigurationError, match="Known are: .*MAILBRIDGE_HOST.*MAILBRIDGE_MAILERS"):
+    with pytest.raises(ConfigurationError, match=r"Known are: .*MAILBRIDGE_HOST.*MAILBRIDGE_MAILERS"):
         config_of(MAILBRIDGE_QQQQ=1)
 
 
@@ -169,12 +168,12 @@ ENVIRONMENT = {
 
 
 @pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+def environment(monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     app = Flask("testapp")
     app.config.from_prefixed_env()
-    yield read_settings(app)
+    return read_settings(app)
 
 
 def test_the_environment_can_say_all_of_it(environment: Settings) -> None:
