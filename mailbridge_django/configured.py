@@ -63,6 +63,7 @@ class ConfiguredBackend(smtp.EmailBackend):
         alias = kwargs.setdefault("alias", AD_HOC if uses_mailers() else None)
         package = naming.package_options() if alias is None else {}
         options = naming.layered(keywords, package)
+        fail_silently = bool(options.pop("fail_silently", False) or fail_silently)
         flags_decide = naming.flags_decide([keywords, package])
         self._start(options, flags_decide, fail_silently, kwargs)
         self.alias = alias
