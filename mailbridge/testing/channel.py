@@ -229,6 +229,8 @@ class Channel:
             self._incoming.write(self._receive())
         self._note_tls(tls)
         self._tls = tls
+        # A client that resumes a session may say its first line along with the end of the handshake.
+        self._input += self._decrypt(tls)
 
     def _note_tls(self, tls: ssl.SSLObject) -> None:
         with self._journal.change():
