@@ -21,7 +21,7 @@ from itertools import groupby
 from django.core.mail import EmailMessage
 
 import mailbridge
-from mailbridge import ConfigurationError, Envelope, Rendered, SendResult, SMTPConfig
+from mailbridge import ConfigurationError, Envelope, MailbridgeError, Rendered, SendResult, SMTPConfig
 from mailbridge_django import signals
 from mailbridge_django.configured import ConfiguredBackend
 from mailbridge_django.reporting import one_send_deeper, report
@@ -158,7 +158,7 @@ class EmailBackend(ConfiguredBackend):
         """
         message.__dict__.update(
             mailbridge_result=outcome if isinstance(outcome, SendResult) else None,
-            mailbridge_error=copy(outcome) if isinstance(outcome, Exception) else None,
+            mailbridge_error=_detached(outcome) if isinstance(outcome, Exception) else None,
         )
 
     def announce(self, message: EmailMessage, outcome: SendResult | Exception | None) -> None:
@@ -174,6 +174,17 @@ class EmailBackend(ConfiguredBackend):
     @property
     def _alias_name(self) -> str:
         return self.alias or DEFAULT_ALIAS
+
+
+def _detached(error: Exception) -> Exception:
+    """`error` without its traceback, and the errors of earlier attempts without theirs."""
+    try:
+        twin = copy(error)
+    except Exception:  # a class of the project's that can't be made from its arguments
+        return error
+    if isinstance(twin, MailbridgeError):
+        twin.attempts = tuple(copy(earlier) for earlier in twin.attempts)
+    return twin
 
 
 def _give_outcome(deliveries: Iterable[Delivery], outcome: SendResult | Exception) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from django.core import mail
 from django.core.mail import EmailMessage, EmailMultiAlternatives, send_mail, send_mass_mail
+from django.core.mail.backends.locmem import EmailBackend as Locmem
 
 import mailbridge
 from mailbridge import (
@@ -22,6 +23,7 @@ from mailbridge import (
     MailbridgeError,
     MessageRefused,
     RecipientsRefused,
+    SenderRefused,
     SendResult,
     SMTPConfig,
 )
@@ -197,6 +199,16 @@ class TestOutcomes:
         assert sent.mailbridge_error is None
         assert sent.mailbridge_result.accepted == ("b@y.example",)
 
+    def test_the_errors_of_earlier_attempts_are_kept_without_their_tracebacks(self) -> None:
+        busy = Fault("mail", "reply", reply="451 4.3.0 Busy", occurrence=None, connection=None)
+        with ScriptedServer(faults=[busy]) as server:
+            sent = message()
+            with pytest.raises(SenderRefused):
+                backend_for(server, retry={"attempts": 2, "first_delay": 0.01}).send_messages([sent])
+        [earlier] = sent.mailbridge_error.attempts
+        assert isinstance(earlier, SenderRefused)
+        assert earlier.__traceback__ is None
+
 
 class TestPreparing:
     def test_a_bad_address_stops_neither_the_others_nor_is_it_sent(self, server: ScriptedServer) -> None:
@@ -217,6 +229,21 @@ class TestPreparing:
             backend_for(server, fail_silently=True).send_messages([broken, message()])
         assert len(server.messages) == 1
         assert isinstance(caught.value.results[1], SendResult)
+
+    def test_an_error_that_cannot_be_copied_is_told_all_the_same(self, server: ScriptedServer) -> None:
+        class TemplateError(Exception):
+            def __init__(self, template: str, line: int) -> None:
+                super().__init__(f"{template}:{line}")
+
+        class Broken(EmailMessage):
+            def message(self, **_: Any) -> Any:
+                raise TemplateError("letter.txt", 3)
+
+        broken = Broken("s", "text", "a@x.example", ["b@y.example"])
+        with pytest.raises(TemplateError) as caught:
+            backend_for(server).send_messages([broken, message()])
+        assert broken.mailbridge_error is caught.value
+        assert len(server.messages) == 1
 
     @pytest.mark.parametrize("subject", ["s\nBcc: evil@z.example", "s\r\n\r\nbody"])
     def test_a_line_break_in_a_header_field_is_refused(self, server: ScriptedServer, subject: str) -> None:
@@ -374,7 +401,7 @@ def test_locmem_copies_what_was_sent(use: Use, server: ScriptedServer) -> None:
     use(server)
     sent = message()
     sent.send()
-    locmem = mail.backends.locmem.EmailBackend()
+    locmem = Locmem()
     mail.outbox = []
     try:
         locmem.send_messages([sent])
