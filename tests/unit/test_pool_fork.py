@@ -33,10 +33,10 @@ class Session:
         self.near, self.far = socket.socketpair()
         self.far.setblocking(False)
         self.opened_by = os.getpid()
-        self.closes = self.abandons = 0
+        self.looks = self.closes = self.abandons = 0
 
     def unusable_reason(self):
-        assert os.getpid() == self.opened_by, "looked at in another process"
+        self.looks += 1  # a look reads: in a child it would take the parent's bytes
         return None
 
     def close(self):
@@ -186,7 +186,7 @@ def test_a_lease_from_before_the_fork_is_let_go_of_in_the_child(fork: str, reusa
         def child():
             pool.release(lent, reusable=eval(sys.argv[2]))
             pool.release(lent, reusable=eval(sys.argv[2]))
-            assert (lent.thing.closes, lent.thing.abandons) == (0, 1)
+            assert (lent.thing.looks, lent.thing.closes, lent.thing.abandons) == (0, 0, 1)
             assert pool.stats().size == 0
 
         lent, idle = one_idle_one_lent()

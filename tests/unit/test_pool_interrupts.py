@@ -22,6 +22,7 @@ import mailbridge.pool
 from mailbridge.errors import PoolClosed
 from mailbridge.net.deadline import Deadline
 from mailbridge.pool import Lease, Pool
+from mailbridge.pool.ledger import Claim
 from tests.unit.pool_things import PATIENCE, Borrower, FakeClock, Thing, World, pool_of, queue_one
 
 FOLDER = str(Path(next(iter(mailbridge.pool.__path__))))
@@ -381,6 +382,32 @@ def test_an_interrupt_while_waiting_takes_the_waiter_out_of_the_queue() -> None:
     assert (pool.stats().waiting, pool.stats().lent) == (0, 1)
     pool.release(lease, reusable=True)
     assert pool.acquire().thing is lease.thing
+
+
+def test_one_served_but_still_in_the_queue_after_an_interrupt_is_not_served_twice() -> None:
+    world = World()
+    pool = pool_of(world, max_size=2)
+    leases = [pool.acquire(), pool.acquire()]
+    ledger = leases[0].ledger
+    claim: Claim[Thing] = Claim()
+    ledger.queue.append(claim)
+    find_place = ledger.find_place
+
+    def interrupted(claim: Claim[Thing]) -> Any:
+        find_place(claim)
+        raise Interrupt
+
+    ledger.find_place = interrupted  # type: ignore[method-assign]
+    with ledger.lock, pytest.raises(Interrupt):
+        ledger.make_idle(leases[0].place, 0.0)
+    ledger.find_place = find_place  # type: ignore[method-assign]
+    assert claim.granted is leases[0].place
+    assert list(ledger.queue) == [claim]
+
+    pool.release(leases[1], reusable=True)
+    assert claim.granted is leases[0].place
+    assert not claim.gate.locked(), "it was woken"
+    assert (len(ledger.queue), pool.stats().idle) == (0, 1)
 
 
 SIGNALS = """
