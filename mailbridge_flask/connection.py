@@ -33,11 +33,19 @@ class Connection:
     def __enter__(self) -> Self:
         """Make sure that the server can be reached; raises why not (see `mailbridge.errors`)."""
         self.num_emails = 0
-        if not self._state.suppress and self._mailer.config.pool.enabled:
+        if not self._state.suppress and self._outlives_a_look():
             self._mailer.connect()
         self._lease = self._mailer.session()
         self._session = self._lease.__enter__()
         return self
+
+    def _outlives_a_look(self) -> bool:
+        """Whether the pool keeps a connection that was opened to see if that works; else it were for nothing.
+
+        It counts as one of its uses.
+        """
+        pool = self._mailer.config.pool
+        return pool.enabled and pool.max_messages > 1
 
     def __exit__(
         self,
