@@ -81,6 +81,7 @@ class Conversation:
         said = self.stream.receive_now()
         if said is None:
             return None
+        self.wire.is_over = True  # no QUIT to a server that has said good-bye itself
         text = printable(said.decode("utf-8", "replace").strip(), 200)
         return f"the server said {text!r}" if said else "closed by the server"
 
