@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from mailbridge.config import SMTPConfig
-from mailbridge.errors import MailbridgeError
+from mailbridge.errors import MailbridgeError, ProtocolViolation
 from mailbridge.flows.steps import Step
 from mailbridge.hints import hint_for
 from mailbridge.net.deadline import Clock, Deadline
@@ -56,7 +56,8 @@ class Conversation:
         except BaseException as error:
             if self.wire.is_in_doubt:
                 error.outcome_unknown = True  # type: ignore[attr-defined]  # also on KeyboardInterrupt
-            if not (isinstance(error, MailbridgeError) and self.wire.is_quiet):
+            is_in_step = isinstance(error, MailbridgeError) and not isinstance(error, ProtocolViolation)
+            if not (is_in_step and self.wire.is_quiet):
                 self.hang_up()
             complete(error, self.config)
             raise

@@ -30,6 +30,7 @@ async def authentication(wire: Wire, mechanisms: Sequence[Callable[[], Mechanism
         mechanism = make()
         reply = await _exchange(wire, mechanism)
         if reply.code == 235:
+            wire.require_nothing_unread("auth")
             return mechanism.name
         refusal = AuthenticationFailed(
             "The server refused the credentials", mechanism=mechanism.name, stage="auth", reply=reply

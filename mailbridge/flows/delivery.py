@@ -62,6 +62,8 @@ async def delivery(wire: Wire, transaction: Transaction) -> Delivered:
     if refusal is not None:
         with suppress(ConnectionLost, ProtocolViolation):  # the server's no is the better answer
             await _abandon(wire, data, mail)
+        if reset is not None and not (_ok(reset) or _ok(mail)):
+            raise _not_reset(wire, reset)  # the refusal is about the message before this one
         raise refusal
     await _start_content(wire, data or wire.call(commands.DATA))
     response = await _content(wire, transaction.content)
@@ -79,18 +81,32 @@ def _rejected(rcpts: Mapping[str, Call]) -> dict[str, Reply]:
 
 async def _reset(wire: Wire, reset: Call) -> None:
     """A server without a working RSET may still hold the failed transaction: no place to go on."""
-    reply = await answer(wire, reset)
-    if not reply.is_positive and wire.unanswered_count == 0:
+    await _verdict(wire, reset)
+    if not _ok(reset) and wire.unanswered_count == 0:
         wire.cancel_queued()
-        wire.is_over = True
-        raise ConnectionLost("The server refused RSET after a failed message", stage="rset", reply=reply)
+        raise _not_reset(wire, reset)
+
+
+def _not_reset(wire: Wire, reset: Call) -> ConnectionLost:
+    wire.is_over = True
+    return ConnectionLost("The server refused RSET after a failed message", stage="rset", reply=reset.reply)
+
+
+async def _verdict(wire: Wire, call: Call) -> Reply:
+    """The reply to a command that can only be accepted or refused; another belongs somewhere else."""
+    reply = await answer(wire, call)
+    if not call.is_decided:
+        raise ProtocolViolation(
+            "The server answered with neither yes nor no", stage=call.command.stage, reply=reply
+        )
+    return reply
 
 
 async def _envelope(
     wire: Wire, transaction: Transaction, mail: Call, rcpts: Mapping[str, Call]
 ) -> SenderRefused | RecipientsRefused | None:
     """Read the replies to MAIL and RCPT; gives the refusal that ends the message, if any."""
-    reply = await answer(wire, mail)
+    reply = await _verdict(wire, mail)
     if not reply.is_positive:
         wire.cancel_queued()
         with suppress(ConnectionLost, ProtocolViolation):
@@ -102,7 +118,7 @@ async def _envelope(
             f"The sender <{sender}> was refused", sender=sender, stage="mail_from", reply=reply
         )
     for call in rcpts.values():
-        await answer(wire, call)
+        await _verdict(wire, call)
     rejected = _rejected(rcpts)
     if len(rejected) == len(rcpts):
         what = "Every recipient was refused"
@@ -151,7 +167,9 @@ async def _content(wire: Wire, content: bytes) -> Reply:
     border = max(0, len(content) - _LAST_PIECE)
     view = memoryview(content)
     if not await WriteContent(view[:border], "content", stops_early=True) or await _is_answered_early(wire):
-        raise _early(await answer(wire, end))
+        reply = await answer(wire, end)
+        wire.is_over = True  # for the server the content has not ended: commands would be part of it
+        raise _early(reply)
     wire.commit(end, commands.END_OF_CONTENT)
     await WriteContent(bytes(view[border:]) + END_OF_DATA, "final", stops_early=False)
     reply = await answer(wire, end, limit="final")

@@ -35,6 +35,7 @@ async def introduction(wire: Wire, name: str, *, may_be_helo: bool) -> Capabilit
     """EHLO, or HELO where the server knows no EHLO and nothing of it is needed (section 3.2)."""
     reply = await answer(wire, wire.call(commands.ehlo(name)))
     if reply.is_positive:
+        wire.require_nothing_unread("ehlo")
         return Capabilities.parse(reply)
     if may_be_helo and reply.is_permanent:
         reply = await answer(wire, wire.call(commands.helo(name)))
