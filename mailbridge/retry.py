@@ -29,7 +29,7 @@ def is_stale(error: MailbridgeError) -> bool:
     Then the message goes once more, on a fresh session: nothing was accepted, and nothing is
     known against the server. 451 4.4.2 is how Amazon SES ends an idle session.
     """
-    if error.outcome_unknown:
+    if error.outcome_unknown or error.stage == "final":  # an answer to the dot is about the message
         return False
     if isinstance(error, ConnectionLost):
         return True
