@@ -1,0 +1,382 @@
+"""Every step of the dialogue × every fault: what the caller is told, and what the server has.
+
+The tables are the specification, written down from the delivery rules and not from the code: a row is
+the step at which the server fails, a column how it fails. Each case opens with STARTTLS and AUTH, so
+that all steps happen, and ends by sending another message, which must get through.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+
+from mailbridge import (
+    AuthenticationFailed,
+    ConnectFailed,
+    ConnectionLost,
+    ConnectTimeout,
+    GreetingRefused,
+    MailbridgeError,
+    Mailer,
+    MessageRefused,
+    NotSupported,
+    ProtocolViolation,
+    RecipientsRefused,
+    ReplyTimeout,
+    SenderRefused,
+    SendResult,
+    TLSModeMismatch,
+)
+from mailbridge.breaker import COOLDOWN
+from mailbridge.testing import DEFAULT_KEYWORDS, Fault, ScriptedServer
+from tests.acceptance.sending import (
+    MARGIN,
+    PASSWORD,
+    USER,
+    ShiftedClock,
+    committed,
+    connection_of,
+    envelope,
+    mailer_for,
+    message,
+)
+from tests.servers.certificates import Certificates
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the caller is to be told. `lives_on`: the session is kept and carries the next message."""
+
+    kind: type[MailbridgeError]
+    is_transient: bool = True
+    outcome_unknown: bool = False
+    has_reply: bool = False
+    lives_on: bool = False
+
+
+LOST = Told(ConnectionLost)  # the connection ended
+GOODBYE = Told(ConnectionLost, has_reply=True)  # the server ended it with 421
+LATE = Told(ReplyTimeout)
+BAD = Told(ProtocolViolation)
+HUNG_UP = Told(ConnectFailed)
+NO_TIME = Told(ConnectTimeout)
+WRONG_MODE = Told(TLSModeMismatch, is_transient=False)
+NOT_APPLICABLE = None
+
+
+def no(kind: type[MailbridgeError], code: int, *, lives_on: bool = False) -> Told:
+    """The server says no, and is quoted."""
+    return Told(kind, is_transient=code < 500, has_reply=True, lives_on=lives_on)
+
+
+def unknown(told: Told) -> Told:
+    """The same after the dot: whether the server took the message can't be told, so it is not transient."""
+    return replace(told, outcome_unknown=True, is_transient=False)
+
+
+# Where there is no reply yet that could be spoilt, a reply is the greeting's business: not applicable.
+NA = NOT_APPLICABLE
+FAULTS = ("close", "reset", "421", "4yz", "5yz", "silence", "half", "garbage", "endless", "drip")
+# fmt: off
+OPENING: dict[str, tuple[Told | None, ...]] = {
+    #             close    reset    421                        4yz                        5yz                        silence  half     garbage     endless     drip
+    "connect":   (LOST,    LOST,    NA,                        NA,                        NA,                        LATE,    NA,      BAD,        BAD,        LATE),
+    "greeting":  (LOST,    LOST,    no(GreetingRefused, 421),  no(GreetingRefused, 450),  no(GreetingRefused, 550),  LATE,    LATE,    BAD,        BAD,        LATE),
+    "ehlo":      (LOST,    LOST,    GOODBYE,                   no(GreetingRefused, 450),  no(GreetingRefused, 550),  LATE,    LATE,    BAD,        BAD,        LATE),
+    "starttls":  (LOST,    LOST,    GOODBYE,                   no(NotSupported, 450),     no(NotSupported, 550),     LATE,    LATE,    BAD,        BAD,        LATE),
+    # In clear text, where the ServerHello is due: somebody may be injecting replies.
+    "tls":       (HUNG_UP, HUNG_UP, BAD,                       BAD,                       BAD,                       NO_TIME, NO_TIME, BAD,        BAD,        NO_TIME),
+    # TLS from the start: a server that speaks clear text there is the wrong port.
+    "implicit":  (HUNG_UP, HUNG_UP, WRONG_MODE,                WRONG_MODE,                WRONG_MODE,                NO_TIME, NO_TIME, WRONG_MODE, WRONG_MODE, NO_TIME),
+    "ehlo_tls":  (LOST,    LOST,    GOODBYE,                   no(GreetingRefused, 450),  no(GreetingRefused, 550),  LATE,    LATE,    BAD,        BAD,        LATE),
+    "challenge": (LOST,    LOST,    GOODBYE,                   no(AuthenticationFailed, 450), no(AuthenticationFailed, 550), LATE, LATE, BAD,      BAD,        LATE),
+    "verdict":   (LOST,    LOST,    GOODBYE,                   no(AuthenticationFailed, 450), no(AuthenticationFailed, 550), LATE, LATE, BAD,      BAD,        LATE),
+}
+# A refused message leaves the session usable, but not one that was refused in the middle of its content.
+MESSAGE: dict[str, tuple[Told, ...]] = {
+    #            close  reset  421      4yz                                          5yz                                          silence half  garbage endless drip
+    "mail":     (LOST,  LOST,  GOODBYE, no(SenderRefused, 450, lives_on=True),       no(SenderRefused, 550, lives_on=True),       LATE,   LATE, BAD,    BAD,    LATE),
+    "rcpt":     (LOST,  LOST,  GOODBYE, no(RecipientsRefused, 450, lives_on=True),   no(RecipientsRefused, 550, lives_on=True),   LATE,   LATE, BAD,    BAD,    LATE),
+    "data":     (LOST,  LOST,  GOODBYE, no(MessageRefused, 450, lives_on=True),      no(MessageRefused, 550, lives_on=True),      LATE,   LATE, BAD,    BAD,    LATE),
+    "content":  (LOST,  LOST,  GOODBYE, no(MessageRefused, 450),                     no(MessageRefused, 550),                     LATE,   LATE, BAD,    BAD,    LATE),
+}
+# After the dot a whole reply of class 4 or 5 is an answer, 421 too; everything else leaves it open.
+AFTER_THE_DOT: dict[str, tuple[Told, ...]] = {
+    "final": (
+        unknown(LOST), unknown(LOST), GOODBYE,
+        no(MessageRefused, 450, lives_on=True), no(MessageRefused, 550, lives_on=True),
+        unknown(LATE), unknown(LATE), unknown(BAD), unknown(BAD), unknown(LATE),
+    ),
+}
+# fmt: on
+
+REPLIES = {"421": "421 4.3.2 Closing", "4yz": "450 4.7.1 Not now", "5yz": "550 5.7.1 Never"}
+TAKES_ALL_ITS_TIME = {"silence", "half", "drip"}
+LIMIT = 0.4  # seconds, for each stage of a case that takes all its time
+# The same where the next message is large too: it must get through within the limit.
+LIMIT_FOR_CONTENT = 1.0
+PATIENT = 10.0  # seconds, where the limit must not be what ends the case
+# More than the buffers of both sides can hold, so that the dot stays here until the server reads on.
+BIG = 8 << 20
+SMALL = 0
+
+
+def fault_at(step: str, how: str, *, occurrence: int = 1) -> Fault:
+    stage = {"implicit": "tls", "challenge": "auth", "verdict": "auth"}.get(step, step)
+    occurrence = 2 if step == "verdict" else occurrence
+    options: dict[str, object] = {"occurrence": occurrence, "connection": 1}
+    kind = how
+    if how in REPLIES:
+        kind, options["reply"] = "reply", REPLIES[how]
+    elif how == "silence" and step == "content":
+        kind = "stall"  # does not even read, so that the content never gets to its end
+    elif how == "drip":
+        options["interval"] = LIMIT / 8
+    if step == "final" and how not in REPLIES:
+        options["commit"] = True  # the worst case: the server has it, and the caller is not told
+    return Fault(stage, kind, **options)  # type: ignore[arg-type]  # Fault checks what it is given
+
+
+def time_limit(step: str, how: str) -> float:
+    """Seconds that the case takes by its nature; 0 if the server's bytes are enough to know."""
+    if how not in TAKES_ALL_ITS_TIME:
+        return 0.0
+    return LIMIT_FOR_CONTENT if step == "content" else LIMIT
+
+
+@contextmanager
+def served(
+    certificates: Certificates, fault: Fault, *, step: str, pipelining: bool, seconds: float
+) -> Iterator[tuple[ScriptedServer, Mailer, ShiftedClock]]:
+    """A server with the fault, and a mailer that uses TLS and logs in."""
+    keywords = [k for k in DEFAULT_KEYWORDS if pipelining or k != "PIPELINING"]
+    clock = ShiftedClock()
+    with (
+        ScriptedServer(
+            faults=[fault],
+            tls="implicit" if step == "implicit" else "starttls",
+            certfile=certificates.good.cert_file,
+            keyfile=certificates.good.key_file,
+            users={USER: PASSWORD},
+            keywords=keywords,
+        ) as server,
+        mailer_for(
+            server,
+            clock=clock,
+            security="tls" if step == "implicit" else "starttls",
+            tls={"ca_file": str(certificates.ca_file)},
+            username=USER,
+            password=PASSWORD,
+            timeout=seconds,
+        ) as mailer,
+    ):
+        yield server, mailer, clock
+
+
+def check_told(error: MailbridgeError, told: Told, how: str) -> None:
+    assert type(error) is told.kind, repr(error)
+    assert error.outcome_unknown is told.outcome_unknown, error
+    assert error.is_transient is told.is_transient, error
+    if told.has_reply:
+        assert error.reply is not None, error
+        assert error.reply.code == int(REPLIES[how][:3])
+    else:
+        assert error.reply is None, error
+
+
+def cases(*tables: dict[str, tuple[Told | None, ...]]) -> list[object]:
+    return [
+        pytest.param(step, how, told, id=f"{step}-{how}")
+        for table in tables
+        for step, row in table.items()
+        for how, told in zip(FAULTS, row, strict=True)
+        if told is not None
+    ]
+
+
+@pytest.mark.parametrize("pipelining", [True, False], ids=["pipelined", "lockstep"])
+@pytest.mark.parametrize(("step", "how", "told"), cases(OPENING, MESSAGE, AFTER_THE_DOT))
+def test_new_session(certificates: Certificates, step: str, how: str, told: Told, pipelining: bool) -> None:
+    limit = time_limit(step, how)
+    size = BIG if step == "content" else SMALL
+    with served(
+        certificates, fault_at(step, how), step=step, pipelining=pipelining, seconds=limit or PATIENT
+    ) as (server, mailer, clock):
+        began = time.monotonic()
+        with pytest.raises(MailbridgeError) as caught:
+            mailer.send(message(1, size=size), envelope=envelope())
+        assert time.monotonic() - began < limit + MARGIN
+        check_told(caught.value, told, how)
+        assert server.unfired == ()
+
+        # A refused login is not tried again at once; see the tests of the breaker.
+        clock.ahead += COOLDOWN
+        began = time.monotonic()
+        assert mailer.send(message(2), envelope=envelope()).attempts == 1
+        assert time.monotonic() - began < MARGIN
+        assert connection_of(server, 2) == (1 if told.lives_on else 2)
+        assert committed(server) == ({1: 1, 2: 1} if told.outcome_unknown else {2: 1})
+
+
+@pytest.mark.parametrize("pipelining", [True, False], ids=["pipelined", "lockstep"])
+@pytest.mark.parametrize(("step", "how", "told"), cases(MESSAGE, AFTER_THE_DOT))
+def test_reused_session(
+    certificates: Certificates, step: str, how: str, told: Told, pipelining: bool
+) -> None:
+    """The second message on a session. Lost before the commit, it goes on a fresh one, unseen by the caller."""
+    is_replayed = not told.outcome_unknown and told in (LOST, GOODBYE, LATE) and step != "final"
+    limit = time_limit(step, how)
+    size = BIG if step == "content" else SMALL
+    fault = fault_at(step, how, occurrence=2)
+    with served(certificates, fault, step=step, pipelining=pipelining, seconds=limit or PATIENT) as (
+        server,
+        mailer,
+        _,
+    ):
+        mailer.send(message(1), envelope=envelope())
+        began = time.monotonic()
+        outcome: SendResult | MailbridgeError
+        try:
+            outcome = mailer.send(message(2, size=size), envelope=envelope())
+        except MailbridgeError as error:
+            outcome = error
+        assert time.monotonic() - began < limit + MARGIN
+        assert server.unfired == ()
+        if is_replayed:
+            assert isinstance(outcome, SendResult), outcome
+            assert (outcome.attempts, outcome.connection_reused) == (1, False)
+        else:
+            assert isinstance(outcome, MailbridgeError), outcome
+            check_told(outcome, told, how)
+
+        mailer.send(message(3), envelope=envelope())
+        assert connection_of(server, 3) == (1 if told.lives_on else 2)
+        has_it = is_replayed or told.outcome_unknown
+        assert committed(server) == ({1: 1, 2: 1, 3: 1} if has_it else {1: 1, 3: 1})
+
+
+# ---- replies that are whole, and out of step
+
+OUT_OF_STEP = {
+    "two codes in one reply": {"kind": "mixed"},
+    "999": {"kind": "wrong_code"},
+    "four digits": {"kind": "four_digits"},
+}
+STEPS = ("greeting", "ehlo", "starttls", "ehlo_tls", "challenge", "verdict", "mail", "rcpt", "data", "final")
+
+
+@pytest.mark.parametrize("pipelining", [True, False], ids=["pipelined", "lockstep"])
+@pytest.mark.parametrize("how", OUT_OF_STEP)
+@pytest.mark.parametrize("step", STEPS)
+def test_no_reply_of_smtp(certificates: Certificates, step: str, how: str, pipelining: bool) -> None:
+    fault = replace(fault_at(step, "garbage"), **OUT_OF_STEP[how])  # type: ignore[arg-type]
+    check_bad(certificates, fault, step, pipelining)
+
+
+# What each command may not be answered with (RFC 5321 section 4.3.2), though it is a whole reply.
+WRONG_CLASS = {
+    "greeting": "354 What?",
+    "ehlo": "354 What?",
+    "ehlo_tls": "354 What?",
+    "mail": "354 What?",
+    "rcpt": "354 What?",
+    "data": "250 Ok",
+    "final": "354 Go on",
+}
+
+
+@pytest.mark.parametrize("pipelining", [True, False], ids=["pipelined", "lockstep"])
+@pytest.mark.parametrize("step", ["mail", "rcpt", "data", "final"])
+def test_reply_of_a_wrong_class(certificates: Certificates, step: str, pipelining: bool) -> None:
+    fault = replace(fault_at(step, "garbage"), kind="reply", reply=WRONG_CLASS[step])
+    check_bad(certificates, fault, step, pipelining)
+
+
+@pytest.mark.parametrize("step", ["greeting", "ehlo", "ehlo_tls"])
+def test_opening_reply_of_a_wrong_class(certificates: Certificates, step: str) -> None:
+    """Not 220 or 250: the server does not open a session, whatever it means by it."""
+    fault = replace(fault_at(step, "garbage"), kind="reply", reply=WRONG_CLASS[step])
+    with served(certificates, fault, step=step, pipelining=True, seconds=PATIENT) as (server, mailer, _):
+        with pytest.raises(GreetingRefused):
+            mailer.send(message(1), envelope=envelope())
+        mailer.send(message(2), envelope=envelope())
+        assert committed(server) == {2: 1}
+
+
+@pytest.mark.parametrize("pipelining", [True, False], ids=["pipelined", "lockstep"])
+@pytest.mark.parametrize("step", [step for step in STEPS if step != "final"])
+def test_a_reply_too_many(certificates: Certificates, step: str, pipelining: bool) -> None:
+    check_bad(certificates, replace(fault_at(step, "garbage"), kind="double"), step, pipelining)
+
+
+def check_bad(certificates: Certificates, fault: Fault, step: str, pipelining: bool) -> None:
+    is_after_the_dot = step == "final"
+    with served(certificates, fault, step=step, pipelining=pipelining, seconds=PATIENT) as (
+        server,
+        mailer,
+        _,
+    ):
+        with pytest.raises(MailbridgeError) as caught:
+            mailer.send(message(1), envelope=envelope())
+        assert type(caught.value) is ProtocolViolation, repr(caught.value)
+        assert caught.value.outcome_unknown is is_after_the_dot
+        assert server.unfired == ()
+        mailer.send(message(2), envelope=envelope())
+        assert connection_of(server, 2) == 2
+        assert committed(server) == ({1: 1, 2: 1} if is_after_the_dot else {2: 1})
+
+
+@pytest.mark.parametrize(
+    "extra", ["250 2.0.0 Ok: queued", "550 5.7.1 Never", "\x00garbage", "421 4.3.2 Closing"]
+)
+def test_more_behind_the_answer_to_the_dot(certificates: Certificates, extra: str) -> None:
+    """The first whole reply is the answer, however the bytes are cut; but the session is out of step."""
+    fault = Fault("final", "extra", reply=extra)
+    with served(certificates, fault, step="final", pipelining=True, seconds=PATIENT) as (server, mailer, _):
+        assert mailer.send(message(1), envelope=envelope()).response.code == 250
+        mailer.send(message(2), envelope=envelope())
+        assert connection_of(server, 2) == 2
+        assert committed(server) == {1: 1, 2: 1}
+
+
+def test_nobody_listens() -> None:
+    with ScriptedServer() as server, mailer_for(server) as mailer:
+        server.refuse()
+        with pytest.raises(ConnectFailed) as caught:
+            mailer.send(message(1), envelope=envelope())
+        assert (caught.value.stage, caught.value.outcome_unknown) == ("tcp", False)
+        assert caught.value.is_transient
+        server.resume()
+        mailer.send(message(2), envelope=envelope())
+        assert committed(server) == {2: 1}
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+@pytest.mark.parametrize("is_reused", [False, True], ids=["new", "reused"])
+def test_closed_right_after_354(how: str, is_reused: bool) -> None:
+    """A small message and its dot leave in one write, so who is faster decides whether that is in doubt.
+
+    Either answer is honest, since the server did not take it; what must not happen is a "sent" that
+    it has not, or a second copy of what may have been taken.
+    """
+    fault = Fault("data", "reply", reply="354 Go ahead", then=how, occurrence=2 if is_reused else 1)  # type: ignore[arg-type]
+    with ScriptedServer(faults=[fault]) as server, mailer_for(server, timeout=PATIENT) as mailer:
+        if is_reused:
+            mailer.send(message(0), envelope=envelope())
+        try:
+            mailer.send(message(1), envelope=envelope())
+        except MailbridgeError as error:
+            assert type(error) is ConnectionLost
+            assert error.outcome_unknown or not is_reused, "a reused session is replaced while that is safe"
+            was_sent = False
+        else:
+            was_sent = True
+        assert server.unfired == ()
+        assert committed(server)[1] == was_sent
+        assert is_reused or not was_sent
+        mailer.send(message(2), envelope=envelope())
+        assert committed(server)[2] == 1
