@@ -1,0 +1,102 @@
+"""The mail server of the demo: on loopback, with STARTTLS and a login, behind a relay that counts.
+
+The server is the one that mailbridge ships for tests. The relay puts it a little way off, so that waiting
+shows, and sees what really passes: a count that no client can talk itself into.
+"""
+
+from __future__ import annotations
+
+import ssl
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+from mailbridge.testing import ReceivedMessage, ScriptedServer
+from tests.servers.certificates import make_certificates
+from tests.servers.relay import Relay
+
+USERNAME, PASSWORD = "corner-shop", "open sesame"
+DELAY = 0.01  # seconds each way: a server in the same country
+# The TCP handshake, which the relay does not see, and the greeting, which answers nothing that was sent.
+UNSEEN_ROUND_TRIPS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What has passed over the relay so far, or between two readings."""
+
+    connections: int
+    round_trips: int
+
+    def __sub__(self, earlier: Cost) -> Cost:
+        return Cost(
+            connections=self.connections - earlier.connections,
+            round_trips=self.round_trips - earlier.round_trips,
+        )
+
+
+class DemoServer:
+    """A context; everything it started is gone at its end."""
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mailbridge-demo-")))
+            certificates = make_certificates(folder)
+            self.ca_file = certificates.ca_file
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificates.good.cert_file, certificates.good.key_file)
+            context.num_tickets = 0  # they pass at a moment of their own, and would blur the count
+            self._server = ScriptedServer(
+                tls="starttls",
+                ssl_context=context,
+                users={USERNAME: PASSWORD},
+                auth=("PLAIN", "LOGIN"),
+                strict=False,  # Django's own backend does not say BODY=8BITMIME of 8-bit text
+            )
+            stack.enter_context(self._server)
+            self._relay = stack.enter_context(Relay((self._server.host, self._server.port), delay=DELAY))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    @property
+    def host(self) -> str:
+        return self._relay.host
+
+    @property
+    def port(self) -> int:
+        return self._relay.port
+
+    @property
+    def url(self) -> str:
+        """Where it is, who logs in, and whose certificates to trust: a configuration of mailbridge."""
+        user, password, ca_file = (quote(text, safe="") for text in (USERNAME, PASSWORD, str(self.ca_file)))
+        return f"smtp://{user}:{password}@{self.host}:{self.port}/?tls.ca_file={ca_file}"
+
+    @property
+    def messages(self) -> tuple[ReceivedMessage, ...]:
+        """What has arrived so far."""
+        return self._server.messages
+
+    def cost(self) -> Cost:
+        """What it has taken so far."""
+        seen = self._relay.connections
+        return Cost(
+            connections=len(seen),
+            round_trips=sum(one.round_trips for one in seen) + UNSEEN_ROUND_TRIPS * len(seen),
+        )
+
+    def wait_until_all_have_left(self, seconds: float = 2.0) -> None:
+        """Until no connection is open, so that no late answer falls into the next reading."""
+        end = time.monotonic() + seconds
+        while any(one.is_open for one in self._relay.connections) and time.monotonic() < end:
+            time.sleep(DELAY)
