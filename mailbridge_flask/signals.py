@@ -6,6 +6,8 @@ decides when a signal is sent; `state.py` does.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -33,7 +35,7 @@ email_dispatched: NamedSignal = _signals.signal("email-dispatched")
 # What record_messages() listens to: apart, so that no receiver of an application can come between.
 recorded: NamedSignal = _signals.signal("recorded")
 
-_is_telling_of_failure: ContextVar[bool] = ContextVar("mailbridge_flask_is_telling_of_failure", default=False)
+_is_telling_bad_news: ContextVar[bool] = ContextVar("mailbridge_flask_is_telling_bad_news", default=False)
 
 
 def announce(signal: NamedSignal, app: Flask, **facts: Any) -> None:
@@ -42,13 +44,31 @@ def announce(signal: NamedSignal, app: Flask, **facts: Any) -> None:
     Otherwise a mail that was sent would look like one that was not, and be sent again; or the error
     that tells why it was not sent would be replaced by another.
     """
-    if signal is message_failed and _is_telling_of_failure.get():
-        return  # a receiver that reports failures by mail, to the server that has just failed
-    token = _is_telling_of_failure.set(signal is message_failed)
+    is_bad_news = signal is message_failed
+    if is_bad_news and _is_telling_bad_news.get():
+        return
     try:
-        signal.send(app, **facts)
+        with _telling_bad_news() if is_bad_news else nullcontext():
+            signal.send(app, **facts)
     except Exception:
-        # Not ERROR: a handler that mails errors would send mail from within the sending of mail.
+        _log_failure_of_receiver(signal)
+
+
+def _log_failure_of_receiver(signal: NamedSignal) -> None:
+    if _is_telling_bad_news.get():
+        return
+    with _telling_bad_news():
+        # Not ERROR, which people have mailed to them.
         logger.warning("A receiver of the signal %r failed", signal.name, exc_info=True)
+
+
+@contextmanager
+def _telling_bad_news() -> Iterator[None]:
+    """While it lasts no other bad news is told: receivers and log handlers may send mail themselves, and
+    a mail that tells why another one failed fails for the same reason.
+    """
+    token = _is_telling_bad_news.set(True)
+    try:
+        yield
     finally:
-        _is_telling_of_failure.reset(token)
+        _is_telling_bad_news.reset(token)

@@ -64,9 +64,9 @@ def test_an_object_named_for_no_mailer_is_refused_at_init(app: Flask) -> None:
 def test_current_app_stands_for_the_application(app: Flask) -> None:
     mail = Mail()
     with app.app_context():
-        mail.init_app(current_app)  # type: ignore[arg-type]  # a proxy
+        mail.init_app(current_app)
         assert mail.state.app is app
-        assert mail.state_of(current_app).app is app  # type: ignore[arg-type]
+        assert mail.state_of(current_app).app is app
 
 
 def test_another_extension_that_sends_mail_is_an_error_that_names_it(app: Flask) -> None:

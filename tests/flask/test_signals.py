@@ -170,3 +170,29 @@ def test_a_failure_that_is_reported_by_mail_ends() -> None:
             with pytest.raises(ConnectFailed):
                 mail.send(message())
     assert len(reports) == 2
+
+
+class MailHandler(logging.Handler):
+    """Mails log records, as people do with errors."""
+
+    def __init__(self, mail: Mail) -> None:
+        super().__init__()
+        self.mail = mail
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.mail.send(message(subject=record.getMessage()))
+
+
+def test_a_broken_receiver_that_is_logged_by_mail_ends(mail: Mail, server: ScriptedServer) -> None:
+    logger = logging.getLogger("mailbridge.flask")
+    handler = MailHandler(mail)
+    logger.addHandler(handler)
+    try:
+        with message_sent.connected_to(broken):
+            mail.send(message())
+    finally:
+        logger.removeHandler(handler)
+    assert [parsed(each)["Subject"] for each in server.messages] == [
+        "testing",
+        "A receiver of the signal 'message-sent' failed",
+    ]
