@@ -7,6 +7,7 @@ import logging
 import pickle
 import smtplib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -298,6 +299,14 @@ class TestFailSilently:
         backend = backend_for(server, fail_silently=True)
         backend.timeout = -1
         with pytest.raises(ConfigurationError):
+            backend.send_messages([message()])
+
+    def test_a_configuration_that_shows_its_fault_in_the_send_is_not_silent(
+        self, server: ScriptedServer, tmp_path: Path
+    ) -> None:
+        tls = {"ca_file": str(tmp_path / "missing.pem")}
+        backend = backend_for(server, security="tls", tls=tls, fail_silently=True)
+        with pytest.raises(ConfigurationError, match=r"missing\.pem"):
             backend.send_messages([message()])
 
 

@@ -73,7 +73,9 @@ def test_silent_failures_are_told_too(server: ScriptedServer, heard: Heard) -> N
     assert isinstance(heard[-1][1]["error"], ConnectFailed)
 
 
-def test_a_receiver_may_cancel(server: ScriptedServer, heard: Heard) -> None:
+def test_a_receiver_may_cancel(
+    server: ScriptedServer, heard: Heard, caplog: pytest.LogCaptureFixture
+) -> None:
     def cancel(message: EmailMessage, **_: Any) -> None:
         if message.subject == "no":
             raise CancelSend("not on Sundays")
@@ -84,6 +86,7 @@ def test_a_receiver_may_cancel(server: ScriptedServer, heard: Heard) -> None:
         assert backend.send_messages([cancelled, message("yes")]) == 1
     assert len(server.messages) == 1
     assert (cancelled.mailbridge_result, cancelled.mailbridge_error) == (None, None)
+    assert caplog.records == []
     assert [name for name, _ in heard] == ["pre_send", "pre_send", "post_send"]
 
 
