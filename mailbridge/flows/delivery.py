@@ -163,10 +163,15 @@ async def _start_content(wire: Wire, data: Call) -> None:
 
 async def _content(wire: Wire, content: bytes) -> Reply:
     """Content and final dot; from the moment the dot may leave, the outcome is in doubt."""
-    end = wire.expect(commands.CONTENT)
+    is_answered = not wire.parser.is_empty  # a refusal may come in one piece with the 354
+    end = wire.expect(commands.CONTENT, takes_unread=True)
     border = max(0, len(content) - _LAST_PIECE)
     view = memoryview(content)
-    if not await WriteContent(view[:border], "content", stops_early=True) or await _is_answered_early(wire):
+    if (
+        is_answered
+        or not await WriteContent(view[:border], "content", stops_early=True)
+        or await _is_answered_early(wire)
+    ):
         reply = await answer(wire, end)
         wire.is_over = True  # for the server the content has not ended: commands would be part of it
         raise _early(reply)

@@ -57,14 +57,17 @@ class Wire:
         self._queued.append(call)
         return call
 
-    def expect(self, command: Command) -> Call:
+    def expect(self, command: Command, *, takes_unread: bool = False) -> Call:
         """A call whose bytes do not go through the window: the greeting (none at all), content.
 
-        Raises `ProtocolViolation` if the server has already said something more.
+        If the server has already said something more, that begins the answer with `takes_unread`;
+        else it raises `ProtocolViolation`.
         """
-        self.require_nothing_unread(command.stage)
+        if not takes_unread:
+            self.require_nothing_unread(command.stage)
         call = Call(command, is_released=True)
         self._unanswered.append(call)
+        self.feed(b"")
         return call
 
     def commit(self, call: Call, command: Command) -> None:

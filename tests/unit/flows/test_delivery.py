@@ -251,6 +251,10 @@ AFTER_DOT = BEFORE_CONTENT + "C: Hi\nC: .\n"
         ("S: <eof>", ConnectionLost, "data", False),
         ("S: 35", ProtocolViolation, "data", False),
         ("S: 354 go\nS: 354 go", ProtocolViolation, "content", False),
+        ("S: 354 go\nS: 250 ok", ProtocolViolation, "content", False),
+        ("S: 354 go\nS: 552 5.3.4 too big", MessageRefused, "content", False),
+        ("S: 354 go\nS: 421 shutting down", ConnectionLost, "content", False),
+        ("S: 354 go\nS: nonsense", ProtocolViolation, "content", False),
     ],
 )
 def test_ends_at_data(end: str, kind: type[MailbridgeError], stage: str, in_doubt: bool, cut: str) -> None:
