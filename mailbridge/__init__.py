@@ -40,10 +40,12 @@ if TYPE_CHECKING:
     )
     from mailbridge.mailer import Mailer, Session
     from mailbridge.message import Message
+    from mailbridge.options import PoolOptions, RetryOptions, Timeouts, TLSOptions
     from mailbridge.pool import PoolStats
     from mailbridge.registry import close_all, mailer_for
     from mailbridge.rendering import Rendered, render
     from mailbridge.results import Reply, SendResult, Stage, VerifyReport
+    from mailbridge.secret import Secret
 
 _HOMES = {
     "config": ("SMTPConfig",),
@@ -51,10 +53,12 @@ _HOMES = {
     "envelope": ("Envelope",),
     "mailer": ("Mailer", "Session"),
     "message": ("Message",),
+    "options": ("PoolOptions", "RetryOptions", "TLSOptions", "Timeouts"),
     "pool": ("PoolStats",),
     "registry": ("close_all", "mailer_for"),
     "rendering": ("Rendered", "render"),
     "results": ("Reply", "SendResult", "Stage", "VerifyReport"),
+    "secret": ("Secret",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -77,6 +81,7 @@ __all__ = [
     "NameNotResolved",
     "NotSupported",
     "PoolClosed",
+    "PoolOptions",
     "PoolStats",
     "PoolTimeout",
     "ProtocolViolation",
@@ -86,14 +91,18 @@ __all__ = [
     "Rendered",
     "Reply",
     "ReplyTimeout",
+    "RetryOptions",
     "SMTPConfig",
     "SMTPConnection",
+    "Secret",
     "SendResult",
     "SenderRefused",
     "Session",
     "Stage",
     "TLSFailed",
     "TLSModeMismatch",
+    "TLSOptions",
+    "Timeouts",
     "TokenUnavailable",
     "VerifyReport",
     "close_all",
