@@ -6,15 +6,15 @@ only applications that have mail have them.
 
 import json
 from dataclasses import asdict
-from typing import Any
 
 import click
 from flask import Flask, current_app
 from flask.cli import AppGroup
 
-from mailbridge import MailbridgeError, SendResult, VerifyReport
+from mailbridge import MailbridgeError
 from mailbridge_flask.message import Message
 from mailbridge_flask.settings import DEFAULT
+from mailbridge_flask.state import MailState
 
 __all__ = ["add_commands"]
 
@@ -34,8 +34,8 @@ def add_commands(app: Flask) -> None:
     app.cli.add_command(mail_commands, name)
 
 
-def _state(using: str) -> Any:
-    state = current_app.extensions["mailbridge"]
+def _state(using: str) -> MailState:
+    state: MailState = current_app.extensions["mailbridge"]
     if using not in state.mailer_names:
         raise click.UsageError(f"There is no mailer {using!r}; there are: {', '.join(state.mailer_names)}.")
     return state
@@ -53,7 +53,7 @@ def verify_command(using: str, mail_from: str | None, rcpt_to: tuple[str, ...], 
     """
     if rcpt_to and mail_from is None:
         raise click.UsageError("--to needs --from.")
-    report: VerifyReport = _state(using).mailer(using).verify(mail_from=mail_from, rcpt_to=rcpt_to)
+    report = _state(using).mailer(using).verify(mail_from=mail_from, rcpt_to=rcpt_to)
     if as_json:
         click.echo(report.as_json())
     else:
@@ -80,7 +80,7 @@ def send_test_command(to: str, using: str, sender: str | None) -> None:
         body=f"This is a test: {current_app.name} can send mail.\n",
     )
     try:
-        result: SendResult | None = state.send(message, using=using)
+        result = state.send(message, using=using)
     except MailbridgeError as error:
         click.secho(f"Not sent: {error}", fg="red", err=True)
         _exit(False)
