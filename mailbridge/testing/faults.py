@@ -67,25 +67,28 @@ NOT_AT_CONNECT: frozenset[Kind] = frozenset({"half", "double", "split", "extra",
 class Fault:
     """One thing that goes wrong at one place.
 
-    `stage`: the reply to that command, and: "connect" right after accept (before implicit TLS), "greeting",
-    "tls" in place of the server's first handshake flight, "ehlo_tls" the EHLO after STARTTLS, "auth" each
-    reply of an AUTH exchange, "content" when `after` bytes of content were read, "final" the reply to the
-    dot, "idle" right behind it.
+    `stage` is the reply to that command, and besides: "connect", right after accept and before implicit TLS;
+    "greeting"; "tls", in place of the server's first handshake flight; "ehlo_tls", the EHLO after STARTTLS;
+    "auth", each reply of an AUTH exchange; "content", once `after` bytes of content were read; "final", the
+    reply to the dot; "idle", right behind that one. A reset at "connect" or "greeting" may be met by the
+    client's connect() already.
 
-    `kind`: close (FIN, without close_notify), reset (RST), silence (reads, never answers), stall (does not
-    even read), half (the first `at` bytes of the reply, default half of it, then `then`, default silence),
-    garbage (bytes that are no SMTP), endless (continuation lines without end), endless_line (one line without
-    end), drip (a continuation line every `interval` seconds for ever; in a handshake a byte), double (the
-    reply twice), split (byte by byte, or in two at byte `at`), late (the regular reply, after `delay`), extra
-    (the regular reply with `reply` behind it in one segment), reply (`reply` instead), early (`reply`,
-    default 552, meant for "content"), mixed (two codes in one reply), wrong_code (999), four_digits.
+    `kind`:
 
-    `occurrence`: the how-manieth time the stage is reached, from 1; None: every time. `connection`: counted
-    on that connection only, from 1; None: counted over all connections. `delay`: seconds to wait before
-    anything of it. `reply`: a str is completed by CRLF, bytes go out as they are. `commit` (stage "final"):
-    whether the message is committed before the fault; None: as the reply says that goes out, and no reply
-    means no. `then`: what follows a fault that does not itself end the connection; default continue, after a
-    421 close.
+    * close: FIN, without close_notify. reset: RST. silence: reads, never answers. stall: does not even read.
+    * half: the first `at` bytes of the reply (default: half of it), then `then` (default: silence).
+    * garbage: bytes that are no SMTP, or `reply`. wrong_code: 999. four_digits. mixed: two codes, one reply.
+    * endless: continuation lines without end. endless_line: one line without end. drip: a continuation line
+      every `interval` seconds (default 0.2) for ever; in a handshake a byte of the flight.
+    * double: the reply twice. extra: the reply with `reply` behind it in one segment. late: the reply, after
+      `delay`. split: byte by byte, or in two at byte `at`, `interval` seconds apart (default 0.001).
+    * reply: `reply` instead. early: the same, by default 552, for "content"; no answer to the dot follows.
+
+    `occurrence`: fires when the stage is reached for this time, from 1; None: every time. `connection`:
+    counts on that connection only, from 1; None: counts over all connections together. `delay`: seconds to
+    wait first. `reply`: a str is completed by CRLF, bytes go out as they are. `commit`, for "final": whether the
+    message is committed before the fault; None: yes if the reply that goes out whole is 2yz. `then`: what
+    follows a fault that does not itself end the connection; by default it continues, after a 421 it closes.
 
     Raises ValueError for an unknown stage or kind, a kind that makes no sense at the stage, a missing
     `reply`.

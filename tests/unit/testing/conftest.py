@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mailbridge.testing import ScriptedServer
+from mailbridge.testing.channel import Channel
 
 PATIENCE = 5.0  # seconds until a read that should have ended fails the test
 
@@ -105,6 +106,34 @@ def dial() -> Iterator[Dial]:
     yield connect
     for client in clients:
         client.close()
+
+
+@pytest.fixture
+def pieces(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What servers send from here on, piece by piece; how it arrives is up to the network."""
+    sent: list[bytes] = []
+    send = Channel.send
+
+    def noted(channel: Channel, data: bytes) -> None:
+        sent.append(data)
+        send(channel, data)
+
+    monkeypatch.setattr(Channel, "send", noted)
+    return sent
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long servers wait from here on, in seconds; they do not really wait."""
+    asked: list[float] = []
+
+    def noted(channel: Channel, seconds: float) -> None:
+        asked.append(seconds)
+        pause(channel, 0.0)
+
+    pause = Channel.pause
+    monkeypatch.setattr(Channel, "pause", noted)
+    return asked
 
 
 @dataclass(frozen=True)

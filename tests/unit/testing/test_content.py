@@ -24,11 +24,19 @@ def test_content_survives_any_cut(lines: list[str], data: st.DataObject) -> None
     reader = ContentReader()
     rest = None
     while rest is None:
+        assert wire, "the end was not found"
         size = data.draw(st.integers(1, max(1, len(wire))))
         rest = reader.feed(wire[:size])
         wire = wire[size:]
     assert rest + wire == b"MAIL FROM:<>\r\n"
     assert unstuffed(bytes(reader.raw)) == b"".join(line + b"\r\n" for line in encoded)
+
+
+def test_content_byte_by_byte() -> None:
+    wire = stuffed([b"a", b".", b""])
+    reader = ContentReader()
+    found = [reader.feed(bytes([byte])) for byte in wire]
+    assert found == [None] * (len(wire) - 1) + [b""]
 
 
 @pytest.mark.parametrize(

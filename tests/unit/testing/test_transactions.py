@@ -33,9 +33,11 @@ def test_content_in_single_bytes(dial: Dial) -> None:
     with ScriptedServer() as server:
         client = dial(server).greet()
         client.say(b"MAIL FROM:<a@x>", b"RCPT TO:<b@y>", b"DATA")
+        [record] = server.connections
         for byte in b"..\r\n...a\r\n\r\n..\r\n.\r\n":
+            due = len(record.clear_text) + 1
             client.send(bytes([byte]))
-            server.wait_for(lambda: server.connections[0].clear_text)
+            server.wait_for(lambda due=due: len(record.clear_text) == due)  # type: ignore[misc]
         client.read_reply()
         assert server.messages[0].content == b".\r\n..a\r\n\r\n.\r\n"
 
@@ -106,6 +108,15 @@ def test_one_reply_for_all(dial: Dial) -> None:
         client = dial(server).greet()
         assert client.say(b"MAIL FROM:<a@x>", b"RCPT TO:<b@y>", b"DATA", b"t\r\n.") == b"451 4.3.0 later\r\n"
         assert server.messages == ()
+
+
+def test_a_nested_mail_that_is_accepted_begins_anew(dial: Dial) -> None:
+    with ScriptedServer(mail_replies="250 fine") as server:
+        client = dial(server).greet()
+        client.say(b"MAIL FROM:<a@x>", b"RCPT TO:<old@y>", b"MAIL FROM:<b@x>", b"RCPT TO:<new@y>")
+        client.say(b"DATA", b"t\r\n.")
+        [message] = server.messages
+        assert (message.sender, message.recipients) == ("b@x", ("new@y",))
 
 
 def test_a_421_closes(dial: Dial) -> None:
