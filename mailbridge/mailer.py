@@ -13,6 +13,7 @@ from dataclasses import replace
 from email.message import Message as AnyMessage
 from typing import Literal
 
+from mailbridge import logs
 from mailbridge.breaker import LoginBreaker
 from mailbridge.config import SMTPConfig
 from mailbridge.connection import SMTPConnection
@@ -21,6 +22,7 @@ from mailbridge.errors import InvalidMessage, MailbridgeError
 from mailbridge.message import Message
 from mailbridge.net.deadline import Clock, Deadline
 from mailbridge.pool import Lease, Pool, PoolStats
+from mailbridge.processes import look_after
 from mailbridge.rendering import Rendered, render
 from mailbridge.results import SendResult, VerifyReport
 from mailbridge.retry import is_stale, pause_before_next
@@ -35,7 +37,7 @@ class Mailer:
     """Sends messages to one server over a pool of sessions. Safe for all threads of the process.
 
     Nothing connects before the first send. `mailbridge.mailer_for(config)` gives the one of this
-    process; a Mailer of your own is closed by you.
+    process; a Mailer of your own is closed by you. At exit, both close what is idle.
     """
 
     def __init__(
@@ -166,6 +168,7 @@ class Mailer:
 
     def _open(self, deadline: Deadline) -> SMTPConnection:
         """What the pool calls for a new session."""
+        look_after(self)
         if self.config.has_credentials:
             self._breaker.check()
         connection = SMTPConnection(self.config, clock=self._clock)
@@ -217,7 +220,9 @@ class Session:
             raise error
         self.release()
         self.failure = None
-        logger.warning("Attempt %d failed, the next one is in %.1f s: %s", attempt, pause, error)
+        logs.write(
+            logger, logging.WARNING, "Attempt %d failed, the next one is in %.1f s: %s", attempt, pause, error
+        )
         mailer._sleep(pause)
 
     def _attempt(self, envelope: Envelope, rendered: Rendered, limit: Deadline) -> SendResult:
@@ -228,7 +233,9 @@ class Session:
         except MailbridgeError as error:
             if not (lease.reused or lease.uses > 1) or not is_stale(error):
                 raise
-            logger.debug("A reused session was dead, the message goes on a fresh one: %s", error)
+            logs.write(
+                logger, logging.DEBUG, "A reused session was dead, the message goes on a fresh one: %s", error
+            )
         self._give_back(reusable=False, reason="stale")
         return self._send_on(self._borrow(limit, fresh=True), envelope, rendered, limit)
 
@@ -286,7 +293,8 @@ def _prepared(message: Sendable, envelope: Envelope | None) -> tuple[Envelope, R
 def _warn_of_refusals(result: SendResult) -> None:
     if result.rejected:
         refused = ", ".join(f"{address}: {reply}" for address, reply in result.rejected.items())
-        logger.warning("%s accepted a message but refused some recipients: %s", result.server, refused)
+        text = "%s accepted a message but refused some recipients: %s"
+        logs.write(logger, logging.WARNING, text, result.server, refused)
 
 
 def _opening_timings(connection: SMTPConnection) -> dict[str, float]:

@@ -33,6 +33,9 @@ _PIECE = 1 << 18
 # RFC 2047 section 2: no line with an encoded word is longer than 76.
 _LINE_WIDTH = 76
 
+# RFC 5322 section 2.1.1 allows 998 on a line, the field's name with it; longer words must be encoded.
+_LONGEST_WORD = 900
+
 _Group = tuple[str | None, list[tuple[str, Mailbox]]]
 
 
@@ -146,7 +149,8 @@ class _Writer:
             return rules.clone(linesep="\r\n").fold_binary(name, value)
         text = str(value)
         if not self.as_is and not hasattr(value, "params"):
-            if "=?" in text:  # the email package would write it as it is, and the reader decode it
+            # The email package would write "=?" as it is, and the reader decode it.
+            if "=?" in text or any(len(word) > _LONGEST_WORD for word in text.split()):
                 encoded = Header(text, "utf-8", _LINE_WIDTH, name).encode(linesep="\r\n")
                 return f"{name}: {encoded}\r\n".encode("ascii")
             if text.isascii():

@@ -4,26 +4,35 @@ Masking happens where the command is made (`Command.secret`), not here by patter
 """
 
 import logging
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 
+from mailbridge import logs
 from mailbridge.results import printable
 
 logger = logging.getLogger("mailbridge.smtp")
 
+_CODE = re.compile(rb"[2-5][0-9][0-9](?=[ -])")
+
 
 class DialogueLog:
-    """Writes one line for each line of the dialogue, if the option `debug` is set."""
+    """Writes one line for each line of the dialogue, if the option `debug` is set.
 
-    __slots__ = ("_connection_id", "_hides_replies", "_is_on")
+    `mask` takes out of a line of the server what it must not show.
+    """
 
-    def __init__(self, connection_id: str, *, is_on: bool) -> None:
+    __slots__ = ("_connection_id", "_hides_replies", "_is_on", "_mask", "_shows_code")
+
+    def __init__(self, connection_id: str, *, is_on: bool, mask: Callable[[str], str] = str) -> None:
         self._connection_id = connection_id
         self._is_on = is_on
+        self._mask = mask
         self._hides_replies = False
+        self._shows_code = False
 
     def sent(self, lines: Iterable[str]) -> None:
         for line in lines:
-            self._hides_replies = "***" in line
+            self._hides_replies = self._shows_code = "***" in line
             self._write("C", printable(line))
 
     def content(self, size: int) -> None:
@@ -35,14 +44,16 @@ class DialogueLog:
         if not data:
             self._write("S", "<end of file>")
         elif self._hides_replies:
-            # A server may quote what it was sent: of answers to AUTH only the code is shown.
-            self._write("S", f"{printable(data[:3].decode('latin-1'))} ***")
+            # A server may quote what it was sent: of answers to AUTH only the code is shown, and only
+            # where the answer begins: what comes after may be anything, byte by byte.
+            code = _CODE.match(data) if self._shows_code else None
+            self._write("S", f"{code[0].decode()} ***" if code else "***")
+            self._shows_code = False
         else:
             for line in data.decode("utf-8", "backslashreplace").splitlines():
-                self._write("S", printable(line))
+                self._write("S", printable(self._mask(line)))
 
     def _write(self, side: str, text: str) -> None:
         if self._is_on:
-            logger.debug(
-                "[%s] %s: %s", self._connection_id, side, text, extra={"connection_id": self._connection_id}
-            )
+            fields = {"connection_id": self._connection_id}
+            logs.write(logger, logging.DEBUG, "[%s] %s: %s", self._connection_id, side, text, **fields)

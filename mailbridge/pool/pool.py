@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from mailbridge import logs
 from mailbridge.errors import DeadlineExceeded, MailbridgeError, PoolClosed, PoolTimeout
 from mailbridge.net.deadline import NEVER, Clock, Deadline
 from mailbridge.options import PoolOptions
@@ -220,7 +221,7 @@ class Pool(Generic[T]):
             claim.returned = True
         flaw = self._flaw(place, lease.thing) if reusable else Ending.NOT_REUSABLE
         if reason and not reusable:
-            log.debug("%s: not reusable: %s", self.name, printable(reason))
+            logs.write(log, logging.DEBUG, "%s: not reusable: %s", self.name, printable(reason))
         with ledger.lock:
             now = self._clock()
             ledger.take_overdue(claim, now)
@@ -295,14 +296,14 @@ class Pool(Generic[T]):
         if thing is None:
             return
         place.ending = why
-        log.debug("%s: closing a connection: %s", self.name, why.value)
+        logs.write(log, logging.DEBUG, "%s: closing a connection: %s", self.name, why.value)
         try:
             thing.close()
         except BaseException as error:
             thing.abandon()
             if not isinstance(error, Exception):
                 raise
-            log.debug("%s: closing failed: %s", self.name, printable(repr(error)))
+            logs.write(log, logging.DEBUG, "%s: closing failed: %s", self.name, printable(repr(error)))
         finally:
             with ledger.lock:
                 ledger.emptied(place, why)
@@ -319,7 +320,7 @@ class Pool(Generic[T]):
             reason = repr(error)
         if reason is None:
             return None
-        log.debug("%s: unusable: %s", self.name, printable(reason))
+        logs.write(log, logging.DEBUG, "%s: unusable: %s", self.name, printable(reason))
         return Ending.UNUSABLE
 
     # Errors

@@ -665,3 +665,11 @@ def test_any_addresses_read_back(pairs: list[tuple[str, str]]) -> None:
     found = [(each.display_name, each.addr_spec) for each in parse(content)["To"].addresses]
     # The email package drops or changes blanks around and inside names; the addresses are exact.
     assert [address for _, address in found] == [each.addr_spec for each in given_addresses]
+
+
+def test_a_word_too_long_for_a_line_is_encoded() -> None:
+    message = EmailMessage()
+    message["Subject"] = "s" * 1200
+    content = render(message).content
+    assert max(map(len, content.split(b"\r\n"))) <= 998
+    assert email.message_from_bytes(content, policy=policy.default)["Subject"] == "s" * 1200
