@@ -58,7 +58,7 @@ _EHLO_NAME = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.?)+|\[
 class Options(TypedDict, total=False):
     """The option vocabulary, as keywords take it. None means "not given"."""
 
-    url: str | None
+    url: str | Secret | None
     host: str | None
     port: int | None
     security: Security | None
@@ -119,7 +119,7 @@ class SMTPConfig:
         return cls(**{str(name): value for name, value in options.items()})
 
     @classmethod
-    def from_url(cls, url: str, /, **options: Unpack[Options]) -> "SMTPConfig":
+    def from_url(cls, url: str | Secret, /, **options: Unpack[Options]) -> "SMTPConfig":
         """`smtp://user:password@host:port/?option=value`; options beside the URL win."""
         return cls.from_mapping({**options, "url": url})
 

@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from mailbridge.errors import ConfigurationError
 from mailbridge.options import unknown_option
+from mailbridge.secret import Secret
 
 _EXAMPLE = "Write it as smtp://user:password@host:port/?option=value."
 
@@ -23,6 +24,8 @@ def options_of_url(url: object, known: Sequence[str]) -> dict[str, Any]:
 
     User and password are percent-decoded once. `smtps` means `security=tls`.
     """
+    if isinstance(url, Secret):
+        url = url.reveal()
     if not isinstance(url, str) or any(c <= " " or c == "\x7f" for c in url):
         raise _bad("must be a string without spaces and control characters")
     parts = _split(url)

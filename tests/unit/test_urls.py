@@ -34,6 +34,11 @@ def test_the_url_is_an_option_like_others() -> None:
     assert SMTPConfig(url=url) == SMTPConfig.from_url(url) == SMTPConfig.from_mapping({"url": url})
 
 
+def test_a_url_may_be_a_secret() -> None:
+    url = "smtp://u:p@a.example:25/?security=none"
+    assert SMTPConfig(url=Secret(url)) == SMTPConfig(url=url)
+
+
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
