@@ -86,8 +86,8 @@ class Fault:
 
     `occurrence`: fires when the stage is reached for this time, from 1; None: every time. `connection`:
     counts on that connection only, from 1; None: counts over all connections together. `delay`: seconds to
-    wait first. `reply`: a str is completed by CRLF, bytes go out as they are. `commit`, for "final": whether the
-    message is committed before the fault; None: yes if the reply that goes out whole is 2yz. `then`: what
+    wait first. `reply`: a str is completed by CRLF, bytes go out as they are. `commit`, for "final": whether
+    the message is committed before the fault; None: yes if the reply that goes out whole is 2yz. `then`: what
     follows a fault that does not itself end the connection; by default it continues, after a 421 it closes.
 
     Raises ValueError for an unknown stage or kind, a kind that makes no sense at the stage, a missing

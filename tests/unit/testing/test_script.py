@@ -178,7 +178,7 @@ def test_healthy_after_the_dialogues(dial: Dial) -> None:
     ],
 )
 def test_actions(action: str, seen: bytes, dial: Dial) -> None:
-    with ScriptedServer([Dialogue("S: 220 hi", "C: NOOP", action)]) as server:
+    with ScriptedServer([Dialogue("S: 220 hi", "C= NOOP", action)]) as server:
         client = dial(server)
         client.read_reply()
         client.send(b"NOOP\r\n")
