@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from mailbridge.config import SMTPConfig
 from mailbridge.connection import SMTPConnection
-from mailbridge.errors import MailbridgeError
+from mailbridge.errors import InvalidMessage, MailbridgeError
 from mailbridge.net.deadline import Deadline
 from mailbridge.net.resolving import literal
 from mailbridge.results import STAGE_NAMES, Reply, Stage, VerifyReport, printable
@@ -48,11 +48,17 @@ def verify(
     if failure is not None:
         spent_before = sum(connection.seconds.values())
         seconds = connection.seconds.get(failure.stage or "", ended - began - spent_before)
-        name = failure.stage if failure.stage in STAGE_NAMES else "quit"
+        name = _stage_of(failure)
         found[name] = Stage(
             name=name, status="failed", seconds=seconds, detail=_sentence(failure), hint=failure.hint
         )
     return VerifyReport(server=config.server, stages=tuple(found[name] for name in STAGE_NAMES))
+
+
+def _stage_of(failure: MailbridgeError) -> str:
+    if isinstance(failure, InvalidMessage):  # an address to ask about
+        return "mail_from"
+    return failure.stage if failure.stage in STAGE_NAMES else "quit"
 
 
 def _sentence(failure: MailbridgeError) -> str:

@@ -117,3 +117,10 @@ def test_the_report_as_json_and_as_a_table() -> None:
     assert [stage["name"] for stage in facts["stages"]] == list(STAGE_NAMES)
     assert set(facts["stages"][0]) == {"name", "status", "seconds", "detail", "hint"}
     assert len(str(report).splitlines()) == len(STAGE_NAMES)
+
+
+def test_an_address_that_is_none_fails_the_stage_that_would_ask_for_it() -> None:
+    with ScriptedServer() as server:
+        report = verify(server, mail_from="nobody")
+    assert statuses(report)["mail_from"] == "failed"
+    assert "Invalid address" in report["mail_from"].detail
