@@ -60,8 +60,9 @@ def main() -> int:
 
     print("mailbridge: a Django site and a Flask app send mail to a server on this machine.")
     with DemoServer() as server:
-        print(f"{INDENT}The server wants STARTTLS and a login. It is {DELAY * 2000:.0f} ms away, behind a relay")
-        print(f"{INDENT}that counts round trips. No account, no network; nothing is left at the end.")
+        away = f"{DELAY * 2000:.0f} ms away"
+        print(f"{INDENT}The server wants STARTTLS and a login. It is {away}, behind a relay that counts")
+        print(f"{INDENT}round trips. No account, no network; nothing is left at the end.")
         os.environ["MAILBRIDGE_URL"] = server.url
         is_well, visits = tell(server)
     faulthandler.cancel_dump_traceback_later()
