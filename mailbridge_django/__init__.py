@@ -35,7 +35,15 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    try:
+        home = import_module(f"{__name__}.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "django":
+            raise
+        raise ModuleNotFoundError(
+            "mailbridge_django needs Django; install the extra: mailbridge-smtp[django]", name=error.name
+        ) from error
+    return getattr(home, name)
 
 
 def __dir__() -> list[str]:
