@@ -6,6 +6,7 @@ mailer's business. Not for several threads at once.
 
 import secrets
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,6 +33,7 @@ from mailbridge.protocol.queue_id import queue_id
 from mailbridge.protocol.wire import WINDOW_BYTES
 from mailbridge.rendering import Rendered, render
 from mailbridge.results import Reply, SendResult
+from mailbridge.secret import clear_locals
 from mailbridge.transactions import is_one_too_many, mail_parameters, sending_seconds
 
 
@@ -182,6 +184,7 @@ class SMTPConnection:
         """
         if not self.config.has_credentials or self.authenticated:
             return
+        outer = sys.exception()
         try:
             may_be_clear = self._is_loopback or self.config.allow_insecure_auth
             require_safe_channel(is_safe=self.secure or may_be_clear)
@@ -190,6 +193,7 @@ class SMTPConnection:
             self.mechanism = talk.run(authentication(talk.wire, mechanisms), deadline)
         except BaseException as error:
             self._fail(error)
+            clear_locals(error, outer=outer)
             raise
 
     # ---- sending

@@ -39,7 +39,7 @@ class Conversation:
         self.config = config
         self._clock = clock
         self._handshake: Handshake | None = None
-        log = DialogueLog(connection_id, is_on=config.debug)
+        log = DialogueLog(connection_id, is_on=config.debug, mask=self.wire.quotations.masked)
         self.driver = Driver(stream, config.timeouts, log, server=config.server, clock=clock)
 
     @property
@@ -83,7 +83,7 @@ class Conversation:
         if said is None:
             return None
         self.wire.is_over = True  # no QUIT to a server that has said good-bye itself
-        text = printable(said.decode("utf-8", "replace").strip(), 200)
+        text = printable(self.wire.quotations.masked(said.decode("utf-8", "replace").strip()), 200)
         return f"the server said {text!r}" if said else "closed by the server"
 
     def close(self) -> None:

@@ -105,6 +105,13 @@ class MailbridgeError(smtplib.SMTPException):
         self.smtp_code: int = reply.code if reply is not None else -1
         self.smtp_error: bytes | str = _as_bytes(reply.text if reply is not None else message)
 
+    def reword(self, message: str) -> None:
+        """Put `message` in the place of the one that the error was made with."""
+        self.message = message
+        self.args = (message,)
+        if self.reply is None:
+            self.smtp_error = message.encode()
+
     @property
     def is_transient(self) -> bool:
         """Whether sending the same again later may work and can't deliver twice."""

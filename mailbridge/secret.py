@@ -5,8 +5,24 @@ Passwords live in this type from the moment they are read until the last call th
 """
 
 import hmac
+import traceback
 
 MASK = "***"
+
+
+def clear_locals(error: BaseException, *, outer: BaseException | None) -> None:
+    """Empty the frames that `error` has come through, and those of its causes, up to the caller's.
+
+    Error pages and reporters show local variables, and where a secret is used some hold it. `outer`
+    is what was being handled before: its frames are somebody else's.
+    """
+    chain, seen = [error], {id(outer)}
+    while chain:
+        link = chain.pop()
+        if id(link) not in seen:
+            seen.add(id(link))
+            traceback.clear_frames(link.__traceback__)
+            chain += [other for other in (link.__cause__, link.__context__) if other is not None]
 
 
 class Secret:

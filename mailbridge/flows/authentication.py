@@ -3,7 +3,6 @@
 Which mechanisms may be tried, and whether the channel is safe enough, was decided before.
 """
 
-from base64 import b64encode
 from collections.abc import Callable, Sequence
 
 from mailbridge.errors import AuthenticationFailed, InvalidMessage, ProtocolViolation
@@ -43,33 +42,16 @@ async def authentication(wire: Wire, mechanisms: Sequence[Callable[[], Mechanism
 
 
 async def _exchange(wire: Wire, mechanism: Mechanism) -> Reply:
-    initial = mechanism.initial()
-    sent = [initial] if initial else []
-    reply = await answer(wire, wire.call(commands.auth(mechanism.name, initial)))
+    reply = await answer(wire, wire.call(commands.auth(mechanism.name, mechanism.initial())))
     for _ in range(_MOST_CHALLENGES):
         if reply.code != 334:
-            return _without(reply, sent)
+            return reply
         try:
-            response = mechanism.step(decode_challenge(reply.text))
-        except (InvalidMessage, ProtocolViolation):
+            response = commands.auth_response(mechanism.step(decode_challenge(reply.text)))
+        except (InvalidMessage, ProtocolViolation) as error:
+            error.reword(wire.quotations.masked(error.message, in_exchange=True))
             # Leave the exchange in step (RFC 4954 section 4), then say what was wrong.
             await answer(wire, wire.call(commands.AUTH_CANCEL))
             raise
-        sent.append(response)
-        reply = await answer(wire, wire.call(commands.auth_response(response)))
+        reply = await answer(wire, wire.call(response))
     raise ProtocolViolation("The server's challenges never end", stage="auth")
-
-
-def _without(reply: Reply, sent: Sequence[bytes]) -> Reply:
-    """The reply without what was sent, should a server quote it: replies stand in logs and errors."""
-    lines = reply.lines
-    for quotable in _quotable(sent):
-        lines = tuple(line.replace(quotable, "***") for line in lines)
-    return Reply(reply.code, lines, reply.enhanced)
-
-
-def _quotable(sent: Sequence[bytes]) -> list[str]:
-    """What was sent, in the forms in which it could come back: as sent, decoded, its NUL-parted parts."""
-    decoded = [part for data in sent for part in (data, *data.split(b"\0")) if part]
-    texts = [b64encode(data).decode() for data in sent if data]
-    return texts + [part.decode("utf-8", "replace") for part in decoded]

@@ -47,6 +47,13 @@ class Command:
         verb, _, rest = text.partition(" ")
         return f"{verb} {rest.split(' ')[0]} ***" if verb == "AUTH" else "***"
 
+    @property
+    def hidden(self) -> bytes:
+        """The part of a secret line that `shown` masks: the SASL response."""
+        if not self.line.startswith(b"AUTH "):
+            return self.line
+        return b"".join(self.line.split(b" ", 2)[2:])
+
 
 def ehlo(name: str) -> Command:
     return Command(b"EHLO " + name.encode("ascii"), "ehlo", ends_group=True, reply_lines=MAX_EHLO_LINES)
@@ -89,7 +96,8 @@ END_OF_CONTENT = Command(b"", "final", ends_group=True)
 
 STARTTLS = Command(b"STARTTLS", "tls", ends_group=True)
 # Gives an AUTH exchange up (RFC 4954 section 4); the server answers 501.
-AUTH_CANCEL = Command(b"*", "auth", ends_group=True)
+# Secret, since the server may quote what came before.
+AUTH_CANCEL = Command(b"*", "auth", ends_group=True, secret=True)
 DATA = Command(b"DATA", "data", ends_group=True)
 RSET = Command(b"RSET", "rset")
 NOOP = Command(b"NOOP", "noop", ends_group=True)

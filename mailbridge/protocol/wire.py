@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from mailbridge.errors import ProtocolViolation
 from mailbridge.protocol.commands import Command
+from mailbridge.protocol.quotations import Quotations
 from mailbridge.protocol.replies import ReplyParser
 from mailbridge.results import Reply
 
@@ -44,6 +45,7 @@ class Wire:
 
     window: int = 0
     parser: ReplyParser = field(default_factory=ReplyParser)
+    quotations: Quotations = field(default_factory=Quotations)
     is_over: bool = False
     last_reply: Reply | None = None
     _commit: Call | None = None
@@ -89,6 +91,8 @@ class Wire:
             self._unanswered.append(call)
             self._unanswered_bytes += call.weight
             released.append(call.command)
+            if call.command.secret:
+                self.quotations.remember(call.command.hidden)
         return tuple(released)
 
     def _may_release(self, command: Command) -> bool:
@@ -110,12 +114,16 @@ class Wire:
                 reply = self.parser.next_reply(call.command.reply_lines)
             except ProtocolViolation as error:
                 error.stage = call.command.stage
+                if call.command.secret:
+                    error.reword("The server's answer to AUTH is no SMTP reply, and may quote the secret")
                 raise
             if reply is None:
                 return
             del self._unanswered[0]
             self._unanswered_bytes -= call.weight
-            call.reply = self.last_reply = reply
+            self.last_reply = self.quotations.masked_reply(reply, in_exchange=call.command.secret)
+            # A challenge has to be taken by the letter; it goes to the mechanism and nowhere else.
+            call.reply = reply if reply.code == 334 else self.last_reply
 
     def require_nothing_unread(self, stage: str) -> None:
         """Raise `ProtocolViolation` if the server said more than it was asked."""

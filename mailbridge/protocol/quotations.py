@@ -1,0 +1,72 @@
+"""What was sent in secret, masked where the server's words repeat it.
+
+Servers quote what they were sent, above all when they refuse it, and their words stand in logs,
+errors and reports. Recognises a SASL response as it stood on the line and decoded, whole or cut
+short. Says nothing about what is secret: that is marked on the command.
+"""
+
+from base64 import b64decode
+from collections.abc import Iterable
+from dataclasses import replace
+
+from mailbridge.results import Reply
+from mailbridge.secret import MASK
+
+# A server may cut its quotation short: so many characters of a secret in a row are recognised. Fewer
+# would be found in innocent words; a secret that is shorter is recognised as a whole.
+_RUN = 8
+# The shortest base64 text there is. "=" and "*" stand in an exchange too, and are no secrets.
+_SHORTEST = 4
+
+
+class Quotations:
+    """The secrets of one session. Its `repr` shows none of them."""
+
+    __slots__ = ("_meant", "_spelled")
+
+    def __init__(self) -> None:
+        self._spelled: set[str] = set()
+        self._meant: set[str] = set()
+
+    def remember(self, response: bytes) -> None:
+        """A SASL response that goes out, in base64 as it stands on the line."""
+        if len(response) < _SHORTEST:
+            return
+        self._spelled |= _runs(response.decode("ascii"))
+        decoded = b64decode(response)
+        for part in (decoded, *decoded.split(b"\0")):  # PLAIN is in parts
+            self._meant |= _runs(part.decode("utf-8", "replace"))
+
+    def masked(self, text: str, *, in_exchange: bool = False) -> str:
+        """`text` without what repeats a secret.
+
+        Decoded secrets are looked for `in_exchange` only: user names and short passwords are found in
+        innocent words, in queue IDs too, and later replies are there to be read.
+        """
+        runs = self._spelled | self._meant if in_exchange else {r for r in self._spelled if len(r) == _RUN}
+        is_hidden = [False] * len(text)
+        for size in {len(run) for run in runs}:
+            for start in range(len(text) - size + 1):
+                if text[start : start + size] in runs:
+                    is_hidden[start : start + size] = [True] * size
+        return "".join(_kept(text, is_hidden)) if any(is_hidden) else text
+
+    def masked_reply(self, reply: Reply, *, in_exchange: bool = False) -> Reply:
+        """`reply` with its lines `masked`."""
+        lines = tuple(self.masked(line, in_exchange=in_exchange) for line in reply.lines)
+        return reply if lines == reply.lines else replace(reply, lines=lines)
+
+
+def _runs(secret: str) -> set[str]:
+    size = min(len(secret), _RUN)
+    return {secret[start : start + size] for start in range(len(secret) - size + 1)} - {""}
+
+
+def _kept(text: str, is_hidden: list[bool]) -> Iterable[str]:
+    was_hidden = False
+    for character, hidden in zip(text, is_hidden, strict=True):
+        if not hidden:
+            yield character
+        elif not was_hidden:
+            yield MASK
+        was_hidden = hidden
