@@ -1,6 +1,5 @@
-"""One `Mailer` per equal configuration and process; forgotten after a fork, closed at exit."""
+"""One `Mailer` per equal configuration and process. What happens to it at a fork and at exit: `processes`."""
 
-import atexit
 import os
 import threading
 from collections import OrderedDict
@@ -15,18 +14,19 @@ MOST_MAILERS = 128
 
 
 class Registry:
-    """At most `limit` mailers, the least recently used out first. Safe for all threads."""
+    """At most `limit` mailers, the least recently used out first. Safe for all threads.
+
+    A forked child keeps the mailers but none of their sessions: who holds one from before the fork and
+    who asks for it afterwards share the one pool of the child.
+    """
 
     def __init__(self, limit: int = MOST_MAILERS) -> None:
         self._limit = limit
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
         self._mailers: OrderedDict[SMTPConfig, Mailer] = OrderedDict()
+        self._locks = {os.getpid(): threading.Lock()}  # by process
 
     def mailer_for(self, config: SMTPConfig) -> Mailer:
         """The mailer of this process for `config`; equal configurations share one."""
-        if self._pid != os.getpid():  # forked in C, without Python's hooks (uWSGI)
-            self.forget()
         retired: list[Mailer] = []
         with self._lock:
             mailer = self._mailers.get(config)
@@ -41,8 +41,6 @@ class Registry:
 
     def close_all(self, drain: float = 0.0) -> None:
         """Close every mailer and forget it. Sessions in use get `drain` seconds, all together."""
-        if self._pid != os.getpid():
-            self.forget()
         with self._lock:
             mailers = list(self._mailers.values())
             self._mailers.clear()
@@ -50,14 +48,15 @@ class Registry:
         for mailer in mailers:
             mailer.close(deadline.remaining or 0.0)
 
-    def forget(self) -> None:
-        """In a forked child: new lock, nothing inherited is used, no byte on the parent's sessions."""
-        mailers = list(self._mailers.values())
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._mailers = OrderedDict()
-        for mailer in mailers:
-            mailer.forget()
+    @property
+    def _lock(self) -> threading.Lock:
+        """Of this process: one that was inherited by a fork may be held for ever by a thread that wasn't.
+
+        `setdefault` is atomic: of several threads that are the first in a child, all get the same lock.
+        """
+        pid = os.getpid()
+        found = self._locks.get(pid)
+        return found if found is not None else self._locks.setdefault(pid, threading.Lock())
 
     def __len__(self) -> int:
         return len(self._mailers)
@@ -66,13 +65,3 @@ class Registry:
 _registry = Registry()
 mailer_for = _registry.mailer_for
 close_all = _registry.close_all
-
-
-def _close_at_exit() -> None:
-    # A child runs the handlers it inherited; its parent's sessions are not its to close.
-    if _registry._pid == os.getpid():
-        close_all()
-
-
-os.register_at_fork(after_in_child=_registry.forget)
-atexit.register(_close_at_exit)

@@ -63,14 +63,6 @@ def test_a_mailer_that_was_closed_by_hand_is_replaced() -> None:
     assert not registry.mailer_for(config()).closed
 
 
-def test_a_forgotten_registry_is_empty() -> None:
-    registry = Registry()
-    mailer = registry.mailer_for(config())
-    registry.forget()
-    assert len(registry) == 0
-    assert registry.mailer_for(config()) is not mailer
-
-
 def test_sessions_are_closed_at_exit_with_quit() -> None:
     with ScriptedServer() as server:
         code = f"""
