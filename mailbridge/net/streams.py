@@ -5,6 +5,7 @@ wrong: it raises TimeoutError, OSError and ssl.SSLError as they come, and knows 
 """
 
 import errno
+import os
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
@@ -37,6 +38,9 @@ class PlaintextBeforeTLS(OSError):
 class Stream:
     """A connected socket as a stream of bytes. Not for several threads at once.
 
+    It is open in the process that made it only: a forked child has the same descriptor, and one byte
+    of its own would ruin the parent's session.
+
     `secured`: the socket's bytes are protected already by whoever gave it, so that `secure` is
     true without TLS of ours.
     """
@@ -47,6 +51,7 @@ class Stream:
         self._layer: Layer = Plain(sock)
         self._ahead = b""  # read, but not yet received by the caller
         self._open = True
+        self._pid = os.getpid()
         self.secure = secured
         self.tls: TLSFacts | None = None
         self.handshake_bytes = b""
@@ -54,14 +59,14 @@ class Stream:
         self.peername = _name(sock.getpeername)
 
     def __repr__(self) -> str:
-        state = "open" if self._open else "closed"
+        state = "open" if self.is_open else "closed"
         return (
             f"<Stream to {self.peername or 'nobody'}, {self.tls.version if self.tls else 'clear'}, {state}>"
         )
 
     @property
     def is_open(self) -> bool:
-        return self._open
+        return self._open and self._pid == os.getpid()
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -160,7 +165,8 @@ class Stream:
 
     def close(self) -> None:
         """Close at once, without waiting for anything; never raises."""
-        if not self._open:
+        if not self.is_open:
+            self.abandon()
             return
         self._open = False
         try:
@@ -191,7 +197,7 @@ class Stream:
             waiting.wait(self._socket, read=wanted[0], write=wanted[1], deadline=deadline)
 
     def _check_open(self) -> None:
-        if not self._open:
+        if not self.is_open:
             raise OSError(errno.EBADF, "The stream is closed")
 
     def _push(self, data: memoryview, stop_when_readable: bool) -> int | None:

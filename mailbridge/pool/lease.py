@@ -32,7 +32,11 @@ class Lease(Generic[T]):
         self.waited = waited
 
     def use_again(self) -> bool:
-        """Counts one message more on this lease; False if the thing is worn and should go back instead."""
+        """Counts one message more on this lease; False if the thing is worn, or was lent before a fork and
+        belongs to the parent: it should go back instead.
+        """
+        if self.ledger is not self.pool._here():
+            return False
         if self.claim.granted is not self.place or self.uses >= self.pool.options.max_messages:
             return False
         self.uses += 1
