@@ -20,8 +20,22 @@ from mailbridge.net.deadline import Clock, Deadline
 COOLDOWN = 60.0
 
 
+class _Experience:
+    """What one process knows of the credentials."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.refusal: AuthenticationFailed | None = None
+        self.refused_at = 0.0
+        self.is_proven = False
+        self.is_trying = False
+
+
 class LoginBreaker:
-    """One per set of credentials. Locks are held for decisions only, never while logging in."""
+    """One per set of credentials. Locks are held for decisions only, never while logging in.
+
+    A forked child begins with no experience, and with a new lock: its parent may have held the old one.
+    """
 
     def __init__(self, *, cooldown: float = COOLDOWN, clock: Clock = time.monotonic) -> None:
         self._cooldown = cooldown
@@ -29,22 +43,22 @@ class LoginBreaker:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything; with a new lock, for a child whose parent may have held the old one."""
-        self._pid = os.getpid()
-        self._changed = threading.Condition()
-        self._refusal: AuthenticationFailed | None = None
-        self._refused_at = 0.0
-        self._is_proven = False
-        self._is_trying = False
+        """Forget everything."""
+        self._experiences = {os.getpid(): _Experience()}
+
+    def _here(self) -> _Experience:
+        # `setdefault` is atomic: of several threads that are the first in a child, all get the same.
+        pid = os.getpid()
+        found = self._experiences.get(pid)
+        return found if found is not None else self._experiences.setdefault(pid, _Experience())
 
     def check(self) -> None:
         """Raise the remembered refusal, if it still counts."""
-        if self._pid != os.getpid():
-            self.reset()
-        refusal = self._refusal
+        here = self._here()
+        refusal = here.refusal
         if refusal is None:
             return
-        left = self._refused_at + self._cooldown - self._clock()
+        left = here.refused_at + self._cooldown - self._clock()
         if left <= 0:
             return
         again = copy.copy(refusal)
@@ -57,32 +71,33 @@ class LoginBreaker:
     def attempt(self, deadline: Deadline) -> Iterator[None]:
         """Around one login. Waits its turn while nobody knows yet whether the credentials work."""
         self.check()
-        is_first = self._take_turn(deadline)
+        here = self._here()
+        is_first = self._take_turn(here, deadline)
         try:
             yield
         except AuthenticationFailed as error:
             if not error.is_transient:
-                self._refusal, self._refused_at, self._is_proven = copy.copy(error), self._clock(), False
+                here.refusal, here.refused_at, here.is_proven = copy.copy(error), self._clock(), False
             raise
         else:
-            self._refusal, self._is_proven = None, True
+            here.refusal, here.is_proven = None, True
         finally:
             if is_first:
-                with self._changed:
-                    self._is_trying = False
-                    self._changed.notify_all()
+                with here.changed:
+                    here.is_trying = False
+                    here.changed.notify_all()
 
-    def _take_turn(self, deadline: Deadline) -> bool:
+    def _take_turn(self, here: _Experience, deadline: Deadline) -> bool:
         """True if this login is the one that the others wait for."""
-        with self._changed:
-            while self._is_trying and not self._is_proven:
+        with here.changed:
+            while here.is_trying and not here.is_proven:
                 if deadline.is_over:
                     raise DeadlineExceeded(
                         "The time for this send ran out while another login was under way", stage="auth"
                     )
-                self._changed.wait(deadline.remaining)
+                here.changed.wait(deadline.remaining)
                 self.check()
-            if self._is_proven:
+            if here.is_proven:
                 return False
-            self._is_trying = True
+            here.is_trying = True
             return True
