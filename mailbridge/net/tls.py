@@ -3,11 +3,13 @@
 A context costs about 15 ms and some hundred kilobytes, so it is built once per process and set of
 options, and again when one of its files has changed. Handshakes are `streams`'; what a failed one
 means is told by `tls_errors`, what a good one agreed on by `tls_facts`.
+
+There is no lock, which a forked child could inherit held: each step on the dict is atomic, and two
+threads that build the same context at once waste some milliseconds.
 """
 
 import os
 import ssl
-import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -32,7 +34,6 @@ MOST_CONTEXTS = 64
 
 _Key = tuple[TLSOptions, tuple[tuple[int, int], ...]]
 _contexts: dict[_Key, ssl.SSLContext] = {}
-_lock = threading.Lock()
 
 
 def context_for(options: TLSOptions) -> ssl.SSLContext:
@@ -44,32 +45,21 @@ def context_for(options: TLSOptions) -> ssl.SSLContext:
         return options.context
     # The name to verify belongs to the handshake, not to the context.
     key = replace(options, server_hostname=None), tuple(_stamps(options))
-    with _lock:
-        known = _contexts.pop(key, None)
-        if known is not None:
-            _contexts[key] = known  # the last to be used is the last to go
-            return known
-    built = _build(options)
-    with _lock:
-        context = _contexts.setdefault(key, built)  # another thread may have been faster
-        if len(_contexts) > MOST_CONTEXTS:
-            del _contexts[next(iter(_contexts))]
+    known = _contexts.get(key)
+    if known is not None:
+        _contexts.pop(key, None)
+        _contexts[key] = known  # the last to be used is the last to go
+        return known
+    context = _contexts.setdefault(key, _build(options))  # another thread may have been faster
+    for oldest in list(_contexts)[:-MOST_CONTEXTS]:
+        _contexts.pop(oldest, None)
     return context
 
 
 def forget_contexts() -> None:
     """Build all contexts anew from now on, and resume no TLS session."""
-    with _lock:
-        _contexts.clear()
+    _contexts.clear()
     sessions.forget()
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()  # a thread that is gone may hold the old one
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def _bad(option: str, problem: str, hint: str = "") -> ConfigurationError:

@@ -57,12 +57,24 @@ def facts_of(connection: ssl.SSLObject | ssl.SSLSocket) -> TLSFacts:
         resumed=bool(connection.session_reused),
         subject=_common_name(certificate.get("subject", ())),
         issuer=_common_name(certificate.get("issuer", ())),
-        not_after=datetime.fromtimestamp(ssl.cert_time_to_seconds(until), UTC) if until else None,
+        not_after=_time(until) if until else None,
         names=tuple(name for kind, name in certificate.get("subjectAltName", ()) if kind in _NAME_KINDS),
     )
 
 
 _NAME_KINDS = frozenset({"DNS", "IP Address"})
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def _time(text: str) -> datetime:
+    """OpenSSL's "Jan  5 09:34:43 2018 GMT".
+
+    Not by `ssl.cert_time_to_seconds`: that takes the lock of `time.strptime`, which a forked child may
+    inherit held and would then wait for at every handshake.
+    """
+    month, day, clock, year, _ = text.split()
+    hour, minute, second = map(int, clock.split(":"))
+    return datetime(int(year), _MONTHS.index(month) + 1, int(day), hour, minute, second, tzinfo=UTC)
 
 
 def _common_name(name: Iterable[Iterable[tuple[str, str]]]) -> str:

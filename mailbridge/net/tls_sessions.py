@@ -6,7 +6,6 @@ nothing but a full handshake.
 
 import os
 import ssl
-import threading
 
 # A session is a few kilobytes; this bounds the memory of a process with many servers.
 MOST_SESSIONS = 256
@@ -19,11 +18,13 @@ class SessionStore:
 
     A session stands under the context that verified its certificate, the name that was verified
     and the server's host:port: resuming skips the certificate, so none of them may differ.
+
+    There is no lock, which a forked child could inherit held: each step on the dict is atomic.
     """
 
     def __init__(self, limit: int = MOST_SESSIONS) -> None:
         self._limit = limit
-        self.forget()
+        self._sessions: dict[_Key, ssl.SSLSession] = {}
 
     def remember(
         self, context: ssl.SSLContext, name: str | None, server: str, session: ssl.SSLSession | None
@@ -35,21 +36,18 @@ class SessionStore:
         """
         if session is None or not (session.has_ticket or session.id):
             return
-        with self._lock:
-            self._sessions.pop(key := (context, name or "", server), None)
-            self._sessions[key] = session
-            if len(self._sessions) > self._limit:
-                del self._sessions[next(iter(self._sessions))]
+        self._sessions.pop(key := (context, name or "", server), None)
+        self._sessions[key] = session
+        for oldest in list(self._sessions)[: -self._limit]:
+            self._sessions.pop(oldest, None)
 
     def recall(self, context: ssl.SSLContext, name: str | None, server: str) -> ssl.SSLSession | None:
         """The session to resume, which is given out once (RFC 8446 appendix C.4); or None."""
-        with self._lock:
-            return self._sessions.pop((context, name or "", server), None)
+        return self._sessions.pop((context, name or "", server), None)
 
     def forget(self) -> None:
-        """Keep nothing. With a new lock: after a fork a thread that is gone may hold the old one."""
-        self._lock = threading.Lock()
-        self._sessions: dict[_Key, ssl.SSLSession] = {}
+        """Keep nothing."""
+        self._sessions.clear()
 
 
 sessions = SessionStore()
