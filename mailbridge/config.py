@@ -5,6 +5,7 @@ All options are parsed and checked here, once, whether they come as keywords, fr
 """
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from ipaddress import ip_address
@@ -26,7 +27,7 @@ from mailbridge.options import (
     invalid,
     unknown_option,
 )
-from mailbridge.secret import Secret
+from mailbridge.secret import Secret, clear_locals
 from mailbridge.urls import options_of_url
 
 Security = Literal["tls", "starttls", "opportunistic", "none"]
@@ -110,18 +111,32 @@ class SMTPConfig:
     debug: bool
 
     def __init__(self, **options: Unpack[Options]) -> None:
-        for name, value in _parse(options).items():
+        outer = sys.exception()
+        try:
+            values = _parse(options)
+        except BaseException as error:
+            # Error pages show local variables: no password, and no half of a configuration.
+            clear_locals(error, outer=outer)
+            del self, options
+            raise
+        for name, value in values.items():
             object.__setattr__(self, name, value)
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any]) -> "SMTPConfig":
         """The configuration that a mapping of options describes; the names are those of keywords."""
-        return cls(**{str(name): value for name, value in options.items()})
+        try:
+            return cls(**{str(name): value for name, value in options.items()})
+        finally:
+            del options
 
     @classmethod
     def from_url(cls, url: str | Secret, /, **options: Unpack[Options]) -> "SMTPConfig":
         """`smtp://user:password@host:port/?option=value`; options beside the URL win."""
-        return cls.from_mapping({**options, "url": url})
+        try:
+            return cls.from_mapping({**options, "url": url})
+        finally:
+            del url, options
 
     @property
     def server(self) -> str:

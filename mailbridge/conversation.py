@@ -4,6 +4,7 @@ What is said belongs to the flows, when it is said to `connection`. Any failure 
 the two sides out of step ends the connection here, at once and for all.
 """
 
+import sys
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -21,6 +22,7 @@ from mailbridge.net.streams import Stream
 from mailbridge.protocol import commands
 from mailbridge.protocol.wire import Wire
 from mailbridge.results import printable
+from mailbridge.secret import clear_locals
 
 R = TypeVar("R")
 
@@ -51,6 +53,7 @@ class Conversation:
 
         The session is closed unless the two sides are in step afterwards.
         """
+        outer = sys.exception()
         try:
             result = self.driver.run(flow, deadline, start_tls=lambda: self.start_tls(deadline))
         except BaseException as error:
@@ -60,6 +63,8 @@ class Conversation:
             if not (is_in_step and self.wire.is_quiet):
                 self.hang_up()
             complete(error, self.config)
+            if self.config.has_credentials:  # what was on the line may quote them at any time
+                clear_locals(error, outer=outer)
             raise
         if not self.wire.is_quiet:
             self.hang_up()

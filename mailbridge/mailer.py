@@ -58,7 +58,10 @@ class Mailer:
 
     @classmethod
     def from_url(cls, url: str) -> "Mailer":
-        return cls(SMTPConfig.from_url(url))
+        try:
+            return cls(SMTPConfig.from_url(url))
+        finally:
+            del url  # an error page would show it, with the password
 
     def __repr__(self) -> str:
         return f"<Mailer {self._pool!r}>"

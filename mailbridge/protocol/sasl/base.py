@@ -73,7 +73,6 @@ def decode_challenge(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:
-        shown = printable(text, _SHOWN_CHARACTERS)
-        raise ProtocolViolation(
-            f"The server sent a challenge that is no base64: {shown!r}", stage="auth"
-        ) from None
+        pass  # it may hold the text, and is not to hang on what is raised
+    shown = printable(text, _SHOWN_CHARACTERS)
+    raise ProtocolViolation(f"The server sent a challenge that is no base64: {shown!r}", stage="auth")
