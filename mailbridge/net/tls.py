@@ -4,8 +4,9 @@ A context costs about 15 ms and some hundred kilobytes, so it is built once per 
 options, and again when one of its files has changed. Handshakes are `streams`'; what a failed one
 means is told by `tls_errors`, what a good one agreed on by `tls_facts`.
 
-There is no lock, which a forked child could inherit held: each step on the dict is atomic, and two
-threads that build the same context at once waste some milliseconds.
+There is no lock, which a forked child could inherit held: each step on a dict is atomic, and two
+threads that build the same context at once waste some milliseconds. A child builds its own contexts
+for the same reason: OpenSSL locks a context's certificates while another thread verifies with them.
 """
 
 import os
@@ -33,7 +34,8 @@ __all__ = [
 MOST_CONTEXTS = 64
 
 _Key = tuple[TLSOptions, tuple[tuple[int, int], ...]]
-_contexts: dict[_Key, ssl.SSLContext] = {}
+# By process. Those of a parent stay where they are: to free one may take its locks.
+_contexts: dict[int, dict[_Key, ssl.SSLContext]] = {}
 
 
 def context_for(options: TLSOptions) -> ssl.SSLContext:
@@ -45,20 +47,21 @@ def context_for(options: TLSOptions) -> ssl.SSLContext:
         return options.context
     # The name to verify belongs to the handshake, not to the context.
     key = replace(options, server_hostname=None), tuple(_stamps(options))
-    known = _contexts.get(key)
+    contexts = _contexts.setdefault(os.getpid(), {})
+    known = contexts.get(key)
     if known is not None:
-        _contexts.pop(key, None)
-        _contexts[key] = known  # the last to be used is the last to go
+        contexts.pop(key, None)
+        contexts[key] = known  # the last to be used is the last to go
         return known
-    context = _contexts.setdefault(key, _build(options))  # another thread may have been faster
-    for oldest in list(_contexts)[:-MOST_CONTEXTS]:
-        _contexts.pop(oldest, None)
+    context = contexts.setdefault(key, _build(options))  # another thread may have been faster
+    for oldest in list(contexts)[:-MOST_CONTEXTS]:
+        contexts.pop(oldest, None)
     return context
 
 
 def forget_contexts() -> None:
     """Build all contexts anew from now on, and resume no TLS session."""
-    _contexts.clear()
+    _contexts.pop(os.getpid(), None)
     sessions.forget()
 
 

@@ -124,6 +124,32 @@ def test_waiting_for_another_login_ends_with_the_deadline() -> None:
     assert [error.stage for error in errors if isinstance(error, DeadlineExceeded)] == ["auth"]
 
 
+def test_a_reset_leaves_nobody_waiting() -> None:
+    """`verify()` resets it when the credentials turn out to work; others may wait for a login just then."""
+    breaker = LoginBreaker(clock=Clock())
+    waits = threading.Event()
+    done: list[int] = []
+
+    def is_asked_when_it_waits() -> float:
+        waits.set()
+        return 0.0
+
+    def log_in() -> None:
+        with breaker.attempt(Deadline(1000.0, is_asked_when_it_waits)):
+            done.append(1)
+
+    def first() -> None:
+        with breaker.attempt(NEVER):
+            other.start()
+            assert waits.wait(10)
+            breaker.reset()
+
+    other = threading.Thread(target=log_in, daemon=True)
+    run_together([first])
+    other.join(10)
+    assert done == [1]
+
+
 def test_reset_forgets() -> None:
     breaker = LoginBreaker(clock=Clock())
     fail(breaker)

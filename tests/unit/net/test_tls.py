@@ -130,6 +130,15 @@ def test_threads_that_build_at_once_get_the_same_context(monkeypatch: pytest.Mon
     assert found[0] is found[1]
 
 
+def test_a_child_builds_its_own() -> None:
+    inherited = context_for(TLSOptions())
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if context_for(TLSOptions()) is not inherited else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert context_for(TLSOptions()) is inherited
+
+
 @pytest.mark.parametrize("option", ["ca_file", "ca_path", "cert_file"])
 def test_files_that_are_missing(option: str, tmp_path: Path) -> None:
     path = str(tmp_path / "missing.pem")
