@@ -88,8 +88,9 @@ def run(
     finalizers: an unclosed socket, say.
     """
     text = "from tests.acceptance.inside import *\n" + textwrap.dedent(program)
-    process = subprocess.Popen(
-        [sys.executable, "-X", "dev", "-W", "error", *flags, "-c", text, *arguments],
+    command = [sys.executable, "-X", "dev", "-W", "error", *flags, "-c", text, *arguments]
+    with subprocess.Popen(
+        command,
         cwd=ROOT,
         env=environment(options),
         stdin=subprocess.DEVNULL,
@@ -97,14 +98,13 @@ def run(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
-    try:
-        stdout, stderr = process.communicate(timeout=SECONDS)
-        ended_at = time.monotonic()
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(SECONDS)
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=SECONDS)
+            ended_at = time.monotonic()
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == status, f"ended with {process.returncode}\n{stdout}{stderr}"
     assert not (is_quiet and stderr), stderr
     return Ended(stdout=stdout, stderr=stderr, ended_at=ended_at)
