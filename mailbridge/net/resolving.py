@@ -184,22 +184,21 @@ def _within(
 ) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
     problems: list[BaseException] = []
-    done = threading.Event()
 
     def ask() -> None:
         try:
             rows.extend(getaddrinfo(host, port, _FAMILIES[family], socket.SOCK_STREAM))
         except BaseException as problem:  # whatever it is, the caller must see it, not the thread
             problems.append(problem)
-        finally:
-            done.set()
 
     allowed = deadline.remaining
+    asking = threading.Thread(target=ask, name="mailbridge-dns", daemon=True)
     if not deadline.is_over:
-        threading.Thread(target=ask, name="mailbridge-dns", daemon=True).start()
-        done.wait(allowed)
+        asking.start()
+        # Joined to its very end: Python warns of a fork beside a thread, also of one that is about to go.
+        asking.join(allowed)
     server = f"{host}:{port}"
-    if not done.is_set():
+    if asking.ident is None or asking.is_alive():
         limit = f" within {allowed:g} s" if allowed else " in time"
         hint = "Check the machine's DNS servers; the option is timeouts.dns."
         raise ConnectTimeout(f"No answer from DNS for {host!r}{limit}", stage="dns", server=server, hint=hint)
