@@ -5,7 +5,7 @@ The replay of a stale session is not a retry and is always on; see `is_stale`.
 
 from collections.abc import Callable
 
-from mailbridge.errors import ConnectionLost, MailbridgeError
+from mailbridge.errors import ConnectionLost, MailbridgeError, TLSFailed
 from mailbridge.options import RetryOptions
 
 
@@ -31,6 +31,6 @@ def is_stale(error: MailbridgeError) -> bool:
     """
     if error.outcome_unknown or error.stage == "final":  # an answer to the dot is about the message
         return False
-    if isinstance(error, ConnectionLost):
+    if isinstance(error, (ConnectionLost, TLSFailed)):
         return True
     return error.reply is not None and error.reply.code == 451 and error.reply.enhanced == (4, 4, 2)

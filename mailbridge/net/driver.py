@@ -82,7 +82,7 @@ class Driver:
                 case Transfer():
                     return self._transfer(step)
                 case Look():
-                    return self.stream.receive_now()
+                    return self._look()
                 case WriteContent():
                     return self._write_content(step)
                 case _ if start_tls is not None:
@@ -108,9 +108,16 @@ class Driver:
             self._log.sent(step.shown)
             if not self._send(step.data):
                 # What the server said before it hung up is worth more than the broken pipe.
-                return self._received(self.stream.receive_now() or b"")
+                return self._received(self._look() or b"")
         data: bytes | None = self._unless_lost(lambda: self.stream.receive(self._period))
         return self._received(data or b"")
+
+    def _look(self) -> bytes | None:
+        data = self.stream.receive_now()
+        problem = self.stream.broken_by
+        if data == b"" and isinstance(problem, ssl.SSLError):
+            raise tls_error(problem, server=self._server, host=self._server) from problem
+        return data
 
     def _send(self, data: bytes) -> bool:
         """Write all of `data`; false if the connection is gone."""

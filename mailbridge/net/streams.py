@@ -55,6 +55,7 @@ class Stream:
         self.secure = secured
         self.tls: TLSFacts | None = None
         self.handshake_bytes = b""
+        self.broken_by: OSError | None = None
         self.sockname = _name(sock.getsockname)
         self.peername = _name(sock.getpeername)
 
@@ -94,13 +95,15 @@ class Stream:
     def receive_now(self, limit: int = 65536) -> bytes | None:
         """What can be received without waiting: None if nothing, b"" at end-of-file or if broken.
 
-        Session tickets of TLS 1.3 make the socket readable, but are nothing.
+        `broken_by` tells these two apart. Session tickets of TLS 1.3 make the socket readable, but
+        are nothing.
         """
         if self._ahead:
             return self._take_ahead(limit)
         try:
             return self._read_now(limit)
-        except OSError:
+        except OSError as problem:
+            self.broken_by = problem
             return b""
 
     def send(self, data: bytes | memoryview, deadline: Deadline, *, stop_when_readable: bool = False) -> int:
