@@ -1,0 +1,142 @@
+"""The documents keep up with the code: every option and every error is in them, and their examples compile.
+
+That the README's examples also work, is the question of tests/acceptance/test_readme.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import MISSING, fields
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from mailbridge import config, errors, pool
+from mailbridge.options import PoolOptions, RetryOptions, Timeouts, TLSOptions
+from mailbridge.results import STAGE_NAMES
+
+ROOT = Path(__file__).parent.parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+GROUPS = {"tls": TLSOptions, "timeouts": Timeouts, "pool": PoolOptions, "retry": RetryOptions}
+# What an example may import that is not of this project, and only in environments that have it.
+FRAMEWORKS = {"django", "flask", "celery"}
+NEEDS = {"mailbridge_django": "django", "mailbridge_flask": "flask"}
+
+Row = dict[str, str]
+
+
+def rows(text: str) -> Row:
+    """The tables: what stands in backticks in the first column, and the second column."""
+    found: Row = {}
+    for line in text.splitlines():
+        if line.startswith("| `"):
+            _, first, second, *_ = line.split("|")
+            found |= dict.fromkeys(re.findall(r"`([^`]+)`", first), second.strip())
+    return found
+
+
+def group_fields() -> list[tuple[str, object]]:
+    return [
+        (f"{group}.{field.name}", None if field.default is MISSING else field.default)
+        for group, kind in GROUPS.items()
+        for field in fields(kind)
+    ]
+
+
+def examples() -> list[tuple[str, str]]:
+    return [
+        (f"{document.name}-{number}", code)
+        for document in DOCUMENTS
+        for number, code in enumerate(
+            re.findall(
+                r"^```python\n(.*?)^```", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+            )
+        )
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in config.KNOWN if name not in GROUPS])
+def test_every_option_is_described(name: str) -> None:
+    assert name in rows(OPTIONS)
+
+
+@pytest.mark.parametrize("name", sorted(config.NOT_YET))
+def test_what_is_not_available_stands_where_it_says_so(name: str) -> None:
+    available, _, later = OPTIONS.partition("## Not available yet")
+    assert name in rows(later.partition("\n## ")[0])
+    assert name not in rows(available)
+
+
+@pytest.mark.parametrize(("name", "default"), group_fields())
+def test_every_option_of_a_group_is_described_with_its_default(name: str, default: object) -> None:
+    told = rows(OPTIONS)[name]
+    if isinstance(default, (bool, str)):
+        assert str(default) in told
+    elif isinstance(default, (int, float)):
+        assert float(told) == default
+    else:
+        assert default is None
+
+
+def test_no_option_is_described_that_does_not_exist() -> None:
+    known = {*config.KNOWN, *(name for name, _ in group_fields())}
+    described = {name for name in rows(OPTIONS) if re.fullmatch(r"[a-z_]+(\.[a-z_]+)?", name)}
+    assert described - known == set()
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_every_error_is_in_the_tree(name: str) -> None:
+    tree = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    assert re.search(rf"^ {{4}}[ │├└─]*{name}\b", tree, re.MULTILINE)
+    told = re.search(rf"^ {{4}}[ │├└─]*{name} \(([\w., ]+)\)", tree, re.MULTILINE)
+    bases = [base.strip().rpartition(".")[2] for base in told[1].split(",")] if told else []
+    assert set(bases) <= {base.__name__ for base in getattr(errors, name).__mro__}
+
+
+def test_every_stage_of_verify_is_described() -> None:
+    text = (ROOT / "docs" / "verify.md").read_text(encoding="utf-8")
+    assert [name for name in rows(text) if name in STAGE_NAMES] == list(STAGE_NAMES)
+
+
+def test_every_number_of_the_pool_is_described() -> None:
+    text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    told = {
+        name for row in re.findall(r"^\| (`.*)$", text, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+    assert {field.name for field in fields(pool.PoolStats)} <= told
+
+
+@pytest.mark.parametrize(("where", "code"), examples(), ids=[where for where, _ in examples()])
+def test_examples_compile_and_import_what_exists(where: str, code: str) -> None:
+    tree = compile(code, where, "exec", ast.PyCF_ONLY_AST)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.module is not None
+            check_import(node.module, [alias.name for alias in node.names])
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                check_import(alias.name, [])
+
+
+def check_import(module: str, names: list[str]) -> None:
+    root = module.partition(".")[0]
+    needed = NEEDS.get(root, root)
+    if needed in FRAMEWORKS and find_spec(needed) is None:
+        return
+    found = import_module(module)
+    assert [name for name in names if not hasattr(found, name)] == []
+
+
+def test_links_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_nobody_is_told_to_install_the_other_mailbridge() -> None:
+    for document in [*DOCUMENTS, *ROOT.glob("*.md")]:
+        assert not re.search(r"install +'?mailbridge(?!-smtp)\b", document.read_text(encoding="utf-8"))
