@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
+import contextlib
 import ctypes
 import faulthandler
 import json
@@ -34,6 +35,7 @@ __all__ = [
     "atexit",
     "check_exit",
     "concurrent",
+    "contextlib",
     "envelope",
     "fork_child",
     "in_child",
@@ -63,8 +65,8 @@ faulthandler.register(signal.SIGALRM, chain=True)
 signal.alarm(SECONDS)
 
 
-def send(number: int, mailer: Mailer | None = None) -> None:
-    (mailer or mailer_for(CONFIG)).send(message(number), envelope=envelope())
+def send(number: int, mailer: Mailer | None = None, *, size: int = 0) -> None:
+    (mailer or mailer_for(CONFIG)).send(message(number, size=size), envelope=envelope())
 
 
 def fork_child(act: Callable[[], object], fork: Callable[[], int] = os.fork) -> int:

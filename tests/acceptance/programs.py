@@ -78,16 +78,17 @@ def run(
     program: str,
     options: Mapping[str, Any],
     *arguments: str,
+    before: str = "",
     flags: tuple[str, ...] = (),
     status: int = 0,
     is_quiet: bool = True,
 ) -> Ended:
     """Runs a program to its end, in Python's development mode with warnings as errors.
 
-    `is_quiet`: it must have nothing to say on stderr, where Python also puts what goes wrong in
+    `before` runs before mailbridge is imported. `is_quiet`: it must have nothing to say on stderr, where Python also puts what goes wrong in
     finalizers: an unclosed socket, say.
     """
-    text = "from tests.acceptance.inside import *\n" + textwrap.dedent(program)
+    text = "\n".join([before, "from tests.acceptance.inside import *", textwrap.dedent(program)])
     command = [sys.executable, "-X", "dev", "-W", "error", *flags, "-c", text, *arguments]
     with subprocess.Popen(
         command,
