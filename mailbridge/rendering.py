@@ -27,7 +27,8 @@ __all__ = ["Rendered", "render"]
 
 # Blind copies are in the envelope alone (RFC 5322 section 3.6.3). Those of attached messages are content.
 _BLIND_FIELDS = ("bcc", "resent-bcc")
-_LONG_LINE = re.compile(rf"[^\r\n]{{{LINE_LIMIT + 1}}}")
+# Tried at the start of lines alone: from each character on it would take a minute for a large text.
+_LONG_LINE = re.compile(rf"(?:\A|[\r\n])[^\r\n]{{{LINE_LIMIT + 1}}}")
 _SIGNATURE_NAME = re.compile(r"DKIM-Signature|ARC-[A-Za-z-]+", re.IGNORECASE)
 _SIGNATURE = re.compile(rb"^(?:DKIM-Signature|ARC-[A-Za-z-]+)[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _MESSAGE_ID = re.compile(rb"^Message-ID[ \t]*:(?:[ \t]|\r\n[ \t])*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
