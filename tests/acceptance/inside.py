@@ -19,10 +19,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import mailbridge
 from mailbridge import Mailer, SMTPConfig, SMTPConnection, mailer_for
+from tests.acceptance.crowd import in_threads
 from tests.acceptance.sending import envelope, message
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "fork_child",
     "in_child",
     "in_threads",
+    "json",
     "leaving",
     "logging",
     "mailbridge",
@@ -94,29 +96,6 @@ def check_exit(pid: int, status: int = 0) -> None:
 
 def in_child(act: Callable[[], object], fork: Callable[[], int] = os.fork) -> None:
     check_exit(fork_child(act, fork))
-
-
-def in_threads(acts: Iterable[Callable[[], object]]) -> None:
-    """Runs each in a thread, all at once; the first error of any of them is raised."""
-    acts = list(acts)
-    start = threading.Barrier(len(acts))
-    errors: list[BaseException] = []
-
-    def run(act: Callable[[], object]) -> None:
-        try:
-            start.wait(SECONDS)
-            act()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(act,)) for act in acts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(SECONDS)
-        assert not thread.is_alive(), "hangs"
-    if errors:
-        raise errors[0]
 
 
 def leaving() -> None:

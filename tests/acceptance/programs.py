@@ -85,8 +85,8 @@ def run(
 ) -> Ended:
     """Runs a program to its end, in Python's development mode with warnings as errors.
 
-    `before` runs before mailbridge is imported. `is_quiet`: it must have nothing to say on stderr, where Python also puts what goes wrong in
-    finalizers: an unclosed socket, say.
+    `before` runs before mailbridge is imported. `is_quiet`: it must have nothing to say on stderr,
+    where Python also puts what goes wrong in finalizers: an unclosed socket, say.
     """
     text = "\n".join([before, "from tests.acceptance.inside import *", textwrap.dedent(program)])
     command = [sys.executable, "-X", "dev", "-W", "error", *flags, "-c", text, *arguments]
