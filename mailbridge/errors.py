@@ -11,7 +11,7 @@
     │  ├─ TLSFailed (ssl.SSLError)
     │  │  ├─ CertificateRejected (ssl.SSLCertVerificationError)
     │  │  └─ TLSModeMismatch                         TLS spoken to a clear port, or the reverse
-    │  └─ GreetingRefused (smtplib.SMTPConnectError)
+    │  └─ GreetingRefused (smtplib.SMTPConnectError, SMTPHeloError)
     ├─ AuthenticationFailed (smtplib.SMTPAuthenticationError)    .mechanism .challenge
     │  └─ TokenUnavailable
     ├─ ConnectionLost (smtplib.SMTPServerDisconnected, ConnectionError)
@@ -33,7 +33,7 @@ import smtplib
 import socket
 import ssl
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from mailbridge.results import MAX_SHOWN_CHARACTERS, Reply, printable
 
@@ -81,7 +81,7 @@ class MailbridgeError(smtplib.SMTPException):
     """
 
     #: What `is_transient` says when there is no reply to judge by.
-    transient: ClassVar[bool] = False
+    transient: bool = False
 
     def __init__(
         self,
@@ -212,7 +212,7 @@ class TLSModeMismatch(TLSFailed):
     """TLS spoken to a port that speaks clear text, or clear text to a port that speaks TLS."""
 
 
-class GreetingRefused(ConnectFailed, smtplib.SMTPConnectError):
+class GreetingRefused(ConnectFailed, smtplib.SMTPConnectError, smtplib.SMTPHeloError):
     """The server answered the connection, or EHLO, with a refusal."""
 
 

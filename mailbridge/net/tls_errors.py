@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from mailbridge.errors import (
     CertificateRejected,
-    ConnectFailed,
     ConnectTimeout,
     MailbridgeError,
     ProtocolViolation,
@@ -187,10 +186,11 @@ def _keep_reason(error: ssl.SSLError, exc: ssl.SSLError) -> None:
         error.reason = reason
 
 
-def _hung_up(exc: OSError, server: str, mode: str) -> ConnectFailed:
+def _hung_up(exc: OSError, server: str, mode: str) -> TLSFailed:
     hint = "It may not speak TLS on this port: then use security='starttls'." if mode == "tls" else ""
     how = exc.strerror if isinstance(exc, ConnectionError) and exc.strerror else ""
     message = "The server ended the connection during the TLS handshake" + (f" ({how})" if how else "")
-    error = ConnectFailed(message, stage="tls", server=server, hint=hint)
+    error = TLSFailed(message, stage="tls", server=server, hint=hint)
+    error.transient = True  # nothing is known against the TLS of either side
     error.errno = exc.errno if isinstance(exc, ConnectionError) else None
     return error

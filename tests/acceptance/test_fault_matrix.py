@@ -29,6 +29,7 @@ from mailbridge import (
     ReplyTimeout,
     SenderRefused,
     SendResult,
+    TLSFailed,
     TLSModeMismatch,
 )
 from mailbridge.breaker import COOLDOWN
@@ -67,7 +68,7 @@ WORDS = {
     "goodbye": GOODBYE,
     "late": LATE,
     "bad": BAD,
-    "hung-up": Told(ConnectFailed),
+    "hung-up": Told(TLSFailed),
     "no-time": Told(ConnectTimeout),
     "mode": Told(TLSModeMismatch, is_transient=False),
 }

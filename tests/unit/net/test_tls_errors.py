@@ -16,7 +16,6 @@ from cryptography.x509.oid import NameOID
 from mailbridge.errors import (
     CertificateRejected,
     ConfigurationError,
-    ConnectFailed,
     ConnectTimeout,
     MailbridgeError,
     ProtocolViolation,
@@ -276,7 +275,7 @@ def test_a_server_that_hangs_up(hang_up: Callable[..., None], serve: Serve, fail
         hang_up(connection)
 
     error = failure(serve(go))
-    assert type(error) is ConnectFailed
+    assert type(error) is TLSFailed
     assert error.message.startswith("The server ended the connection during the TLS handshake")
     assert error.is_transient
     assert error.stage == "tls"
