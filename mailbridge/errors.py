@@ -305,6 +305,9 @@ class PoolClosed(MailbridgeError):
 
 
 class DeadlineExceeded(MailbridgeError, TimeoutError):
-    """The send's own time limit (`deadline=` or `timeouts.total`) ran out; nothing was committed."""
+    """The send's own time limit (`deadline=` or `timeouts.total`) ran out.
+
+    `outcome_unknown` tells whether that was in the wait for the answer to the final dot.
+    """
 
     transient = True

@@ -83,8 +83,10 @@ def flags_decide(layers: Sequence[Options]) -> bool:
 
 
 def security_of(options: Options) -> str:
-    """What Django's two flags mean; neither is clear text."""
-    return "tls" if options.get("use_ssl") else "starttls" if options.get("use_tls") else "none"
+    """What Django's two flags mean; neither is clear text, but on 465 nothing else than TLS can work."""
+    if options.get("use_tls"):
+        return "starttls"
+    return "tls" if options.get("use_ssl") or str(options.get("port")) == "465" else "none"
 
 
 def with_client_certificate(options: Options) -> Options:

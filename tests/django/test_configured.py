@@ -101,6 +101,8 @@ def test_a_url_leaves_nothing_to_django_s_settings() -> None:
     [
         ({"EMAIL_USE_TLS": True}, {}, "starttls", 25),  # EMAIL_PORT is 25 in Django, whatever the flags
         ({"EMAIL_USE_SSL": True, "EMAIL_PORT": 465}, {}, "tls", 465),
+        ({"EMAIL_PORT": 465}, {}, "tls", 465),
+        ({}, {"port": "465"}, "tls", 465),
         ({"MAILBRIDGE": {"security": "tls"}}, {}, "tls", 465),
         ({"MAILBRIDGE": {"security": "tls"}, "EMAIL_PORT": 25}, {}, "tls", 25),
         ({"MAILBRIDGE": {"security": "tls"}, "EMAIL_USE_TLS": True}, {}, "tls", 465),
