@@ -251,15 +251,19 @@ class SMTPConnection:
     def _deliver_rest(
         self, transaction: Transaction, done: Delivered, deadline: Deadline
     ) -> Delivered | None:
-        """The recipients above the limit; None if they are refused now, so that their reply stands."""
+        """The recipients above the limit; None if they do not get it, so that their reply stands.
+
+        The first ones have it: an error would have the whole message sent to them again.
+        """
         try:
             return self._deliver(transaction, deadline)
-        except Refused:
-            return None
         except MailbridgeError as error:
-            # The first ones have it: to send the whole message again would be to send it twice.
-            error.outcome_unknown = True
-            error.message += f"; {', '.join(done.accepted)} had already been accepted"
+            if not error.outcome_unknown:
+                return None
+            error.reword(f"{error.message}; {', '.join(done.accepted)} had already been accepted")
+            raise
+        except BaseException as interrupt:
+            interrupt.outcome_unknown = True  # type: ignore[attr-defined]  # it can't carry a result
             raise
 
     def _deliver(self, transaction: Transaction, deadline: Deadline) -> Delivered:

@@ -244,7 +244,8 @@ class Session:
 
     def _borrow(self, limit: Deadline, *, fresh: bool = False) -> Lease[SMTPConnection]:
         if self._lease is not None:
-            if self._lease.use_again():
+            # The look that the pool takes; what lies there was not said to this message.
+            if self._lease.thing.unusable_reason() is None and self._lease.use_again():
                 return self._lease
             self.release()
         try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from mailbridge.errors import (
     ConnectionLost,
+    DeadlineExceeded,
     MessageRefused,
     ProtocolViolation,
     RecipientsRefused,
@@ -25,6 +26,8 @@ from mailbridge.results import Reply
 # The last piece goes out in one write with the final dot. Kept small, so that the moment in which
 # a failing write leaves the outcome in doubt is one short call; a small message is all last piece.
 _LAST_PIECE = 16 * 1024
+# What keeps replies from coming. Behind a refusal they are waited for, but the refusal is the news.
+_NO_ANSWER = (ConnectionLost, ProtocolViolation, DeadlineExceeded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,7 @@ async def delivery(wire: Wire, transaction: Transaction) -> Delivered:
         await _reset(wire, reset)
     refusal = await _envelope(wire, transaction, mail, rcpts)
     if refusal is not None:
-        with suppress(ConnectionLost, ProtocolViolation):  # the server's no is the better answer
+        with suppress(*_NO_ANSWER):
             await _abandon(wire, data, mail)
         if reset is not None and not (_ok(reset) or _ok(mail)):
             raise _not_reset(wire, reset)  # the refusal is about the message before this one
@@ -109,7 +112,7 @@ async def _envelope(
     reply = await _verdict(wire, mail)
     if not reply.is_positive:
         wire.cancel_queued()
-        with suppress(ConnectionLost, ProtocolViolation):
+        with suppress(*_NO_ANSWER):
             for call in rcpts.values():
                 if call.is_released:
                     await answer(wire, call)
