@@ -83,8 +83,10 @@ class Mailer:
         Raises a `MailbridgeError`: with `outcome_unknown` false the server does not have the
         message; with it true nobody can tell, and nothing is ever sent again by itself.
         """
-        with self.session() as session:
-            return session.send(message, envelope=envelope, deadline=deadline)
+        results: list[SendResult | MailbridgeError] = []
+        with _doubt_if_lost(results), self.session() as session:
+            results.append(result := session.send(message, envelope=envelope, deadline=deadline))
+        return result
 
     def send_many(
         self,
@@ -100,7 +102,7 @@ class Mailer:
         `on_error="stop"` the list ends with the first error. `deadline` is for each message.
         """
         outcomes: list[SendResult | MailbridgeError] = []
-        with self.session() as session:
+        with _doubt_if_lost(outcomes), self.session() as session:
             for item in messages:
                 message, envelope = item if isinstance(item, tuple) else (item, None)
                 if session.failure is not None:
@@ -281,6 +283,17 @@ class Session:
     def release(self) -> None:
         """Give the session back to the pool."""
         self._give_back(reusable=self._lease is not None and self._lease.thing.is_open)
+
+
+@contextmanager
+def _doubt_if_lost(outcomes: Sequence[SendResult | MailbridgeError]) -> Iterator[None]:
+    """An interrupt on the way back takes the results along: who gets it can't tell what was sent."""
+    try:
+        yield
+    except BaseException as interrupt:
+        if any(isinstance(outcome, SendResult) for outcome in outcomes):
+            interrupt.outcome_unknown = True  # type: ignore[attr-defined]  # also on KeyboardInterrupt
+        raise
 
 
 def _prepared(message: Sendable, envelope: Envelope | None) -> tuple[Envelope, Rendered]:
