@@ -108,7 +108,7 @@ def test_in_the_queue(way: Way) -> None:
 @both_ways
 def test_while_another_login_is_under_way(way: Way) -> None:
     """Until credentials have worked once, one login at a time is tried."""
-    fault = Fault("auth", "silence")
+    fault = Fault("auth", "silence", connection=None, occurrence=None)
     with ScriptedServer(faults=[fault], users={USER: PASSWORD}) as server:
         mailer, options = way(config_for(server, username=USER, password=PASSWORD))
         with mailer:
