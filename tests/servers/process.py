@@ -25,6 +25,9 @@ PORT_RANGE = range(20000, 32000)
 START_SECONDS = 10.0  # a server needs well under one second; a busy machine may need several
 STOP_SECONDS = 5.0
 UNPRIVILEGED = "nobody"
+# The file comes as $1, the program and its arguments behind.
+MOUNT_HOSTS = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
+WITH_OWN_HOSTS = ("unshare", "--mount", "sh", "-c", MOUNT_HOSTS, "sh")
 
 
 class MissingServerError(Exception):
@@ -133,17 +136,33 @@ def make_folder(path: Path, *, owner: str | None = None, group: str | None = Non
     return path
 
 
+def can_have_own_mounts() -> bool:
+    """Whether a program can be shown files of its own under fixed paths (a private mount namespace)."""
+    trial = subprocess.run(["unshare", "--mount", "true"], capture_output=True, timeout=5, check=False)
+    return trial.returncode == 0
+
+
 class Program:
     """One server process in the foreground, with its output in a file.
 
     The kernel ends it when this process dies in whatever way (PR_SET_PDEATHSIG, through setpriv), so that
     an aborted test run leaves nothing behind. A change of user would clear that signal: a server that wants
     to run under another user is therefore started as that user.
+
+    `hosts` is a file that the program finds as /etc/hosts; see `can_have_own_mounts`.
     """
 
-    def __init__(self, command: Sequence[str | Path], *, output: Path, user: str | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        *,
+        output: Path,
+        user: str | None = None,
+        hosts: Path | None = None,
+    ) -> None:
         self.output = output
-        prefix = ["setpriv", "--pdeathsig", "TERM"]
+        prefix: list[str | Path] = [] if hosts is None else [*WITH_OWN_HOSTS, hosts]
+        prefix += ["setpriv", "--pdeathsig", "TERM"]
         if user is not None and os.geteuid() == 0:
             group = str(pwd.getpwnam(user).pw_gid)
             prefix += ["--reuid", user, "--regid", group, "--clear-groups"]
@@ -191,13 +210,15 @@ class Program:
         self.stop()
         raise ServerFailedError(f"{self._process.args!r} {what}\n{tail(self.output)}\n{tail(log)}")
 
-    def stop(self) -> None:
-        if self.is_running:
+    def stop(self, *, politely: bool = True) -> None:
+        if self.is_running and politely:
             self._process.terminate()
             try:
                 self._process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait(STOP_SECONDS)
+                politely = False
+        if not politely:
+            self._process.kill()
+            self._process.wait(STOP_SECONDS)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)  # what it left behind in the group that was made for it
