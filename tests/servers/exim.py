@@ -1,4 +1,4 @@
-"""Exim: PIPELINING, CHUNKING, PRDR, STARTTLS, CRAM-MD5 also in the clear, and at most 20 recipients.
+"""Exim: PIPELINING, CHUNKING, PRDR, STARTTLS, CRAM-MD5 also in the clear, 20 recipients, PROXY headers.
 
 Its Debian package cannot be installed beside Postfix. MAILBRIDGE_EXIM may name a folder into which the
 package has been unpacked (`dpkg -x`). It runs wholly as its own user, from a copy without the setuid bit.
@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 from tests.servers.certificates import Certificates
 from tests.servers.dovecot import PASSWORD, USERNAME
 from tests.servers.process import (
+    MissingServerError,
     Program,
     find_program,
     free_ports,
@@ -35,8 +37,9 @@ spool_directory = {folder}/spool
 log_file_path = {folder}/log/%slog
 pid_file_path = {folder}/spool/pid
 local_interfaces = 127.0.0.1
-daemon_smtp_ports = {plain.port} : {tls.port}
-tls_on_connect_ports = {tls.port}
+daemon_smtp_ports = {plain.port} : {tls.port} : {behind_proxy.port} : {behind_proxy_tls.port}
+tls_on_connect_ports = {tls.port} : {behind_proxy_tls.port}
+hosts_proxy = ${{if inlist{{$received_port}}{{{behind_proxy.port}:{behind_proxy_tls.port}}}{{*}}{{}}}}
 tls_advertise_hosts = *
 tls_certificate = {cert}
 tls_privatekey = {key}
@@ -44,6 +47,7 @@ chunking_advertise_hosts = *
 dsn_advertise_hosts = *
 smtputf8_advertise_hosts = *
 prdr_enable = true
+acl_smtp_connect = client
 acl_smtp_rcpt = recipient
 acl_smtp_data_prdr = accept
 message_size_limit = 30M
@@ -56,6 +60,8 @@ smtp_accept_max = 200
 smtp_accept_queue_per_connection = 0
 deliver_drop_privilege = true
 begin acl
+client:
+  accept logwrite = client [$sender_host_address]:$sender_host_port at $received_port
 recipient:
   deny local_parts = gone
        message = 5.1.1 no such user
@@ -87,12 +93,15 @@ cram:
   server_secret = ${{if eq{{$auth1}}{{{user}}}{{{password}}}fail}}
 """
 ACCEPTED = re.compile(r"^\S+ \S+ (\S+) <= .*? id=(\S+)", re.MULTILINE)
+# The client is logged before the greeting.
+CLIENT = re.compile(r"client \[(\S+)\]:(\d+) at (\d+)$", re.MULTILINE)
 COMPLETED = re.compile(r"^\S+ \S+ (\S+) Completed", re.MULTILINE)
 
 
 class Exim:
     """A running Exim: `plain` (STARTTLS offered, CRAM-MD5 also without) and `tls` (from the first byte).
 
+    `behind_proxy` and `behind_proxy_tls` are the same, but demand a PROXY header (version 1 or 2) first.
     gone@ any domain is refused, later@ is deferred.
     """
 
@@ -101,9 +110,10 @@ class Exim:
     def __init__(self, folder: Path, certificates: Certificates) -> None:
         require_root(self.name)
         unpacked = Path(os.environ.get("MAILBRIDGE_EXIM", "/"), "usr/sbin/exim4")
-        original = find_program(self.name, unpacked, package="exim4-daemon-light (see MAILBRIDGE_EXIM)")
+        original = find_program(self.name, unpacked, package="exim4-daemon-heavy (see MAILBRIDGE_EXIM)")
         require_user(self.name, USER)
-        self.plain, self.tls = free_ports(2)
+        require_proxy_support(original)
+        self.plain, self.tls, self.behind_proxy, self.behind_proxy_tls = free_ports(4)
         for name in ("spool", "log", "mail"):
             make_folder(folder / name, owner=USER, mode=0o700)
         self._log_file = folder / "log" / "mainlog"
@@ -117,6 +127,8 @@ class Exim:
                 folder=folder,
                 plain=self.plain,
                 tls=self.tls,
+                behind_proxy=self.behind_proxy,
+                behind_proxy_tls=self.behind_proxy_tls,
                 cert=certificates.good.cert_file,
                 key=certificates.good.key_file,
                 limit=RECIPIENT_LIMIT,
@@ -146,6 +158,15 @@ class Exim:
         """The content of each stored copy of this message, with CRLF, as the client sent it."""
         return [message.content for message in self.messages() if message.message_id == message_id]
 
+    def clients(self) -> list[tuple[str, int]]:
+        """(address, port) of each client that the services behind a proxy have seen, by the PROXY header.
+
+        Complete for all that have got a greeting.
+        """
+        ports = (self.behind_proxy.port, self.behind_proxy_tls.port)
+        found = CLIENT.findall(self._read_log())
+        return [(address, int(port)) for address, port, own_port in found if int(own_port) in ports]
+
     def log(self) -> str:
         return tail(self._log_file)
 
@@ -154,3 +175,13 @@ class Exim:
 
     def _read_log(self) -> str:
         return self._log_file.read_text(errors="replace")
+
+
+def require_proxy_support(program: Path) -> None:
+    """Debian's exim4-daemon-light is built without it."""
+    command = [program, "-C", "/dev/null", "-bV"]
+    about = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout
+    if not re.search(r"^Support for:.* PROXY ", about, re.MULTILINE):
+        raise MissingServerError(
+            Exim.name, "it needs the Debian package exim4-daemon-heavy, for PROXY headers"
+        )

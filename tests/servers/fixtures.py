@@ -14,15 +14,22 @@ from typing import TypeVar
 import pytest
 
 from tests.servers.certificates import Certificates
+from tests.servers.dante import Dante
 from tests.servers.dovecot import Dovecot
 from tests.servers.exim import Exim
+from tests.servers.haproxy import HAProxy
 from tests.servers.lab import Lab
+from tests.servers.microsocks import Microsocks
+from tests.servers.nginx import Nginx
 from tests.servers.opensmtpd import OpenSmtpd
 from tests.servers.postfix import Postfix
 from tests.servers.process import MissingServerError
 from tests.servers.relay import Relay
 from tests.servers.sink import SmtpSink
+from tests.servers.squid import Squid
+from tests.servers.ssh import SshTunnel
 from tests.servers.stunnel import Stunnel
+from tests.servers.tinyproxy import Tinyproxy
 
 LAB = pytest.StashKey[Lab]()
 T = TypeVar("T")
@@ -78,6 +85,41 @@ def opensmtpd(lab: Lab) -> OpenSmtpd:
 @pytest.fixture(scope="session")
 def stunnel(lab: Lab) -> Stunnel:
     return ask_for(lab.stunnel)
+
+
+@pytest.fixture(scope="session")
+def squid(lab: Lab) -> Squid:
+    return ask_for(lab.squid)
+
+
+@pytest.fixture(scope="session")
+def tinyproxy(lab: Lab) -> Tinyproxy:
+    return ask_for(lab.tinyproxy)
+
+
+@pytest.fixture(scope="session")
+def dante(lab: Lab) -> Dante:
+    return ask_for(lab.dante)
+
+
+@pytest.fixture(scope="session")
+def microsocks(lab: Lab) -> Microsocks:
+    return ask_for(lab.microsocks)
+
+
+@pytest.fixture(scope="session")
+def ssh_tunnel(lab: Lab) -> SshTunnel:
+    return ask_for(lab.ssh_tunnel)
+
+
+@pytest.fixture(scope="session")
+def haproxy(lab: Lab) -> HAProxy:
+    return ask_for(lab.haproxy)
+
+
+@pytest.fixture(scope="session")
+def nginx(lab: Lab) -> Nginx:
+    return ask_for(lab.nginx)
 
 
 @pytest.fixture

@@ -12,13 +12,20 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from tests.servers.certificates import Certificates, make_certificates
+from tests.servers.dante import Dante
 from tests.servers.dovecot import Dovecot
 from tests.servers.exim import Exim
+from tests.servers.haproxy import HAProxy
+from tests.servers.microsocks import Microsocks
+from tests.servers.nginx import Nginx
 from tests.servers.opensmtpd import OpenSmtpd
 from tests.servers.postfix import Postfix
 from tests.servers.process import MissingServerError, make_folder
 from tests.servers.sink import SmtpSink
+from tests.servers.squid import Squid
+from tests.servers.ssh import SshTunnel
 from tests.servers.stunnel import Stunnel
+from tests.servers.tinyproxy import Tinyproxy
 
 
 class Server(Protocol):
@@ -62,6 +69,32 @@ class Lab:
 
     def stunnel(self) -> Stunnel:
         return self._get("stunnel", lambda folder: Stunnel(folder, self.certificates, self.postfix().plain))
+
+    def squid(self) -> Squid:
+        return self._get("squid", lambda folder: Squid(folder, self.certificates))
+
+    def tinyproxy(self) -> Tinyproxy:
+        return self._get("tinyproxy", Tinyproxy)
+
+    def dante(self) -> Dante:
+        return self._get("dante", Dante)
+
+    def microsocks(self) -> Microsocks:
+        return self._get("microsocks", Microsocks)
+
+    def ssh_tunnel(self) -> SshTunnel:
+        return self._get("ssh_tunnel", SshTunnel)
+
+    def haproxy(self) -> HAProxy:
+        def start(folder: Path) -> HAProxy:
+            return HAProxy(folder, self.certificates, self.postfix(), self.exim(), self.opensmtpd())
+
+        return self._get("haproxy", start)
+
+    def nginx(self) -> Nginx:
+        return self._get(
+            "nginx", lambda folder: Nginx(folder, self.certificates, self.postfix(), self.exim())
+        )
 
     def smtp_sink(self, *options: str) -> SmtpSink:
         """A new one each time; end it with `stop_smtp_sinks`."""

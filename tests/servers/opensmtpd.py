@@ -11,13 +11,14 @@ It adds a Date field where there is none.
 from __future__ import annotations
 
 import os
-import subprocess
+import re
 from pathlib import Path
 
 from tests.servers.process import (
     Program,
+    can_have_own_mounts,
     find_program,
-    free_port,
+    free_ports,
     make_folder,
     require_root,
     require_user,
@@ -33,15 +34,21 @@ CONTROL = Path("/run")
 CONFIGURATION = """\
 smtp max-message-size "30M"
 listen on 127.0.0.1 port {plain.port} hostname opensmtpd.lab.test
+listen on 127.0.0.1 port {behind_proxy.port} hostname opensmtpd.lab.test proxy-v2
 action "sink" relay host smtp://{sink}
 match from any for any action "sink"
 """
+CLIENT = re.compile(r" smtp connected address=(\S+)")
 # The own folders come as $1 and $2, the server and its arguments behind.
 IN_OWN_FOLDERS = f'mount --bind "$1" {SPOOL} && mount --bind "$2" {CONTROL} && shift 2 && exec "$@"'
 
 
 class OpenSmtpd:
-    """A running OpenSMTPD: `plain`. What it accepts goes on, a moment later, to an smtp-sink."""
+    """A running OpenSMTPD: `plain`. What it accepts goes on, a moment later, to an smtp-sink.
+
+    `behind_proxy` demands a PROXY header of version 2 first. No TLS and so no login: where Debian 12 runs it
+    with OpenSSL 3, it fails in the handshake ("EVP lib").
+    """
 
     name = "opensmtpd"
 
@@ -50,11 +57,13 @@ class OpenSmtpd:
         unpacked = Path(os.environ.get("MAILBRIDGE_OPENSMTPD", "/"), "usr/sbin/smtpd")
         program = find_program(self.name, unpacked, package="opensmtpd (see MAILBRIDGE_OPENSMTPD)")
         require_user(self.name, *USERS)
-        self.plain = free_port()
+        self.plain, self.behind_proxy = endpoints = free_ports(2)
         self._sink = SmtpSink(folder / "sink")
         self._log_file = folder / "log"
         configuration = folder / "smtpd.conf"
-        configuration.write_text(CONFIGURATION.format(plain=self.plain, sink=self._sink.endpoint))
+        configuration.write_text(
+            CONFIGURATION.format(plain=self.plain, behind_proxy=self.behind_proxy, sink=self._sink.endpoint)
+        )
         make_folder(SPOOL, mode=0o711)
         make_folder(CHROOT)
         own_spool = make_folder(folder / "spool", mode=0o711)
@@ -64,11 +73,15 @@ class OpenSmtpd:
             shell = ["unshare", "--mount", "sh", "-c", IN_OWN_FOLDERS, "sh"]
             command = [*shell, own_spool, own_run, *command]
         self._program = Program(command, output=self._log_file)
-        self._program.wait_until_listening([self.plain], self._log_file)
+        self._program.wait_until_listening(endpoints, self._log_file)
 
     def messages(self, *, at_least: int = 0) -> list[StoredMessage]:
         """What has been passed on so far, one per transaction; waits until there are `at_least` so many."""
         return self._sink.messages(at_least=at_least, seconds=10.0)
+
+    def clients(self) -> list[str]:
+        """The address of each client that has got a greeting, behind a proxy by the PROXY header."""
+        return CLIENT.findall(self._log_file.read_text(errors="replace"))
 
     def log(self) -> str:
         return tail(self._log_file)
@@ -76,8 +89,3 @@ class OpenSmtpd:
     def stop(self) -> None:
         self._program.stop()
         self._sink.stop()
-
-
-def can_have_own_mounts() -> bool:
-    trial = subprocess.run(["unshare", "--mount", "true"], capture_output=True, timeout=5, check=False)
-    return trial.returncode == 0

@@ -40,6 +40,12 @@ RECIPIENT_ANSWERS = {
     OVER_QUOTA: "452 4.2.2 over quota",
     GREYLISTED: "450 4.2.1 greylisted",
 }
+# Whoever sends no PROXY header (version 1 or 2) within this time is dropped without a greeting.
+PROXY_SECONDS = 5
+BEHIND_PROXY = (
+    f"-o smtpd_upstream_proxy_protocol=haproxy -o smtpd_upstream_proxy_timeout={PROXY_SECONDS}s"
+    " -o smtpd_client_port_logging=yes"
+)
 SERVICES = {
     "plain": "",
     "submission": "-o smtpd_tls_security_level=encrypt",
@@ -47,6 +53,8 @@ SERVICES = {
     "minimal": "-o smtpd_discard_ehlo_keywords=chunking,pipelining,smtputf8,dsn,8bitmime",
     "small": f"-o message_size_limit={SMALL_LIMIT} -o smtpd_recipient_limit={SMALL_RECIPIENTS}",
     "idle": f"-o smtpd_timeout={IDLE_SECONDS}s",
+    "behind_proxy": f"{BEHIND_PROXY} -o smtpd_sasl_auth_enable=yes",
+    "behind_proxy_smtps": f"{BEHIND_PROXY} -o smtpd_sasl_auth_enable=yes -o smtpd_tls_wrappermode=yes",
 }
 NEEDS_LOGIN = (
     " -o smtpd_sasl_auth_enable=yes -o smtpd_client_restrictions=permit_sasl_authenticated,reject"
@@ -146,6 +154,8 @@ class Postfix:
     minimal: Endpoint  # EHLO without PIPELINING, CHUNKING, SMTPUTF8, DSN, 8BITMIME
     small: Endpoint  # 200 kB and 50 recipients at most
     idle: Endpoint  # hangs up with 421 after two seconds of silence
+    behind_proxy: Endpoint  # demands a PROXY header; then like plain, with a login offered after STARTTLS
+    behind_proxy_smtps: Endpoint  # demands a PROXY header; then TLS at once, with a login offered
 
     def __init__(self, folder: Path, certificates: Certificates, sasl: Endpoint) -> None:
         require_root(self.name)
@@ -183,6 +193,13 @@ class Postfix:
     def delivered(self, message_id: str) -> list[bytes]:
         """The content of each of `copies(message_id)`, with CRLF, as the client sent it."""
         return [message.content for message in self.copies(message_id)]
+
+    def clients(self) -> list[tuple[str, int]]:
+        """(address, port) of each client that the services behind a proxy have seen, by the PROXY header.
+
+        Complete for all that have got a greeting (behind_proxy_smtps: have begun with TLS).
+        """
+        return self._log.clients("behind_proxy")
 
     def log(self) -> str:
         return tail(self._log_file, leave_out=MARK)

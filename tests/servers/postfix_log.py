@@ -1,4 +1,4 @@
-"""Which messages Postfix has accepted, and which of them it is done with, by its log and its queue."""
+"""Which messages Postfix has accepted, which of them it is done with, and who came: by its log and queue."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tests.servers.process import wait_until
 IDENTIFIED = re.compile(r"/cleanup\[\d+\]: (\w+): message-id=(\S*)")
 QUEUED = re.compile(r"/qmgr\[\d+\]: (\w+): from=<")
 MARK = "mark of the testbed"
+CLIENT = r"/{service}\w*/smtpd\[\d+\]: connect from \S+\[([^\]]+)\]:(\d+)$"
 REMOVED = re.compile(r"/qmgr\[\d+\]: (\w+): removed")
 
 
@@ -49,6 +50,12 @@ class PostfixLog:
     def removed(self) -> set[str]:
         """The queue ids of messages that are delivered to all recipients, or thrown away for them."""
         return set(REMOVED.findall(self._read()))
+
+    def clients(self, service: str) -> list[tuple[str, int]]:
+        """(address, port) of each connection to the services whose name begins like this, in order."""
+        self._mark()
+        found = re.findall(CLIENT.format(service=service), self._read(), re.MULTILINE)
+        return [(address, int(port)) for address, port in found]
 
     def _read(self) -> str:
         try:
