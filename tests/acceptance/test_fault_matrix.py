@@ -279,6 +279,7 @@ OUT_OF_STEP = {
     "two codes in one reply": {"kind": "mixed"},
     "999": {"kind": "wrong_code"},
     "four digits": {"kind": "four_digits"},
+    "a line without end": {"kind": "endless_line"},
 }
 STEPS = ("greeting", "ehlo", "starttls", "ehlo_tls", "challenge", "verdict", "mail", "rcpt", "data", "final")
 

@@ -338,6 +338,17 @@ def test_this_very_machine_is_exempt() -> None:
         assert (committed(server), server.connections[0].user) == ({1: 1}, USER)
 
 
+@pytest.mark.parametrize("code", [200, 221, 250, 252, 354, 503])
+def test_only_235_is_a_login(code: int) -> None:
+    """smtplib takes 503 for one: a message would be sent without the login that was asked for."""
+    fault = Fault("auth", "reply", reply=f"{code} Whatever", occurrence=2)
+    server = ScriptedServer(faults=[fault], users={USER: PASSWORD}, require_auth=False)
+    with server, mailer_for(server, username=USER, password=PASSWORD) as mailer:
+        with pytest.raises((AuthenticationFailed, ConnectionLost)):
+            mailer.send(message(1), envelope=envelope())
+        assert (committed(server), server.connections[0].verbs) == ({}, ("EHLO", "AUTH"))
+
+
 def test_a_login_that_is_not_offered_is_not_left_out() -> None:
     """A message without the configured login is another message than was asked for."""
     with ScriptedServer() as server, mailer_for(server, username=USER, password=PASSWORD) as mailer:
