@@ -56,7 +56,7 @@ class Dante:
         configuration.write_text(
             CONFIGURATION.format(folder=folder, endpoint=self.endpoint, user=UNPRIVILEGED)
         )
-        command = [program, "-f", configuration, "-p", folder / "pid"]
+        command: list[str | Path] = [program, "-f", configuration, "-p", folder / "pid"]
         self._program = Program(command, output=folder / "output", user=UNPRIVILEGED, hosts=hosts)
         self._program.wait_until_listening([self.endpoint], self._log_file)
 

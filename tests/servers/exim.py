@@ -179,7 +179,7 @@ class Exim:
 
 def require_proxy_support(program: Path) -> None:
     """Debian's exim4-daemon-light is built without it."""
-    command = [program, "-C", "/dev/null", "-bV"]
+    command: list[str | Path] = [program, "-C", "/dev/null", "-bV"]
     about = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout
     if not re.search(r"^Support for:.* PROXY ", about, re.MULTILINE):
         raise MissingServerError(

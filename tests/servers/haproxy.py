@@ -80,7 +80,7 @@ class HAProxy:
         configuration = folder / "haproxy.cfg"
         configuration.write_text(text)
         self._output = folder / "output"
-        command = [program, "-db", "-f", configuration]
+        command: list[str | Path] = [program, "-db", "-f", configuration]
         self._program = Program(command, output=self._output, user=UNPRIVILEGED)
         self._program.wait_until_listening(endpoints, self._output)
 

@@ -39,7 +39,7 @@ class Microsocks:
         self.known_name = NAME if hosts else "localhost"
         self._programs = []
         for endpoint, login in ((self.open, []), (self.password, ["-u", USERNAME, "-P", PASSWORD])):
-            command = [program, "-i", endpoint.host, "-p", str(endpoint.port), *login]
+            command: list[str | Path] = [program, "-i", endpoint.host, "-p", str(endpoint.port), *login]
             self._programs.append(
                 Program(command, output=self._output, user=UNPRIVILEGED, hosts=hosts),
             )

@@ -1,4 +1,4 @@
-"""nginx as a stream proxy in front of mail servers: PROXY headers of version 1, TLS in front of clear text."""
+"""nginx as a stream proxy in front of mail servers: PROXY headers of version 1, TLS before clear text."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Nginx:
             )
         )
         # -e: the log until the configuration is read; the compiled-in one is root's.
-        command = [program, "-e", self._log_file, "-c", configuration]
+        command: list[str | Path] = [program, "-e", self._log_file, "-c", configuration]
         self._program = Program(command, output=folder / "output", user=UNPRIVILEGED)
         self._program.wait_until_listening(list(endpoints.values()), self._log_file)
 

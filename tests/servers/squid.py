@@ -87,7 +87,7 @@ class Squid:
                 helper=helper,
             )
         )
-        command = [program, "-N", "-f", configuration]
+        command: list[str | Path] = [program, "-N", "-f", configuration]
         self._program = Program(command, output=folder / "output", user=UNPRIVILEGED)
         self._program.wait_until_listening([self.open, self.basic, self.https], self._log_file)
 

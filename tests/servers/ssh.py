@@ -69,7 +69,7 @@ class SshTunnel:
             [sshd, "-D", "-e", "-f", configuration], output=self._log_file, user=user, hosts=hosts
         )
         self._server.wait_until_listening([server], self._log_file)
-        to_server = [*CLIENT_OPTIONS, "-i", folder / "user_key", "-p", str(server.port), "-l", user]
+        to_server = [*CLIENT_OPTIONS, "-i", str(folder / "user_key"), "-p", str(server.port), "-l", user]
         self._client = Program(
             [ssh, "-F", "none", "-vv", "-N", "-D", str(self.endpoint), *to_server, server.host],
             output=self._output,
@@ -91,7 +91,7 @@ class SshTunnel:
 
 
 def make_key(keygen: Path, path: Path, user: str) -> None:
-    command = [keygen, "-q", "-t", "ed25519", "-N", "", "-f", path]
+    command: list[str | Path] = [keygen, "-q", "-t", "ed25519", "-N", "", "-f", path]
     subprocess.run(command, check=True, timeout=10, stdin=subprocess.DEVNULL)
     if os.geteuid() == 0:
         shutil.chown(path, user)
