@@ -116,6 +116,8 @@ def test_injected_clear_text(certificates: Certificates, place: str) -> None:
     with attacked(certificates, fault) as (server, mailer):
         check_refused(server, mailer, kind)
         assert server.unfired == ()
+        if fault.stage != "tls":
+            assert not server.connections[0].used_tls, "a handshake was made in spite of it"
         mailer.send(message(2), envelope=envelope())
         assert (committed(server), server.connections[1].user) == ({2: 1}, USER)
 
