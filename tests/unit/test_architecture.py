@@ -24,8 +24,8 @@ LAYERS = (
     "protocol",
     "flows",
     "net",
-    "pool retry breaker connection conversation credentials transactions ratelimit oauth2 rendering serializing"
-    " processes",
+    "pool retry breaker connection conversation credentials transactions ratelimit oauth2"
+    " rendering serializing processes",
     "mailer registry verification routing __init__",
     "cli testing server __main__",
 )
