@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mailbridge.secret import MASK, Secret
+from mailbridge.secret import MASK, Secret, clear_locals
 
 VALUE = "sentinel-pa%ss{w}ord"
 
@@ -83,3 +83,35 @@ def test_copies_in_the_process_keep_the_value() -> None:
     secret = Secret(VALUE)
     assert copy.copy(secret) is secret
     assert copy.deepcopy({"password": secret})["password"].reveal() == VALUE
+
+
+def test_locals_of_an_error_and_its_causes_are_cleared_and_others_are_not() -> None:
+    def lower() -> None:
+        secret = "hunter2"  # noqa: F841  # looked for in the frame
+        raise LookupError
+
+    def upper() -> None:
+        secret = "hunter2"  # noqa: F841  # looked for in the frame
+        try:
+            lower()
+        except LookupError:
+            raise ValueError from None
+
+    def failing() -> None:
+        precious = "of somebody else"  # noqa: F841  # looked for in the frame
+        raise OSError
+
+    def locals_of(error: BaseException) -> str:
+        shown = traceback.TracebackException.from_exception(error, capture_locals=True).stack
+        return "".join(str(frame.locals) for frame in shown if frame.name in ("lower", "upper", "failing"))
+
+    shown = []
+    try:
+        failing()
+    except OSError as before:
+        with pytest.raises(ValueError) as caught:  # noqa: PT011  # our own
+            upper()
+        clear_locals(caught.value, outer=before)
+        shown = [locals_of(error) for error in (caught.value, caught.value.__context__, before) if error]
+    assert ["hunter2" in text for text in shown] == [False, False, False]
+    assert ["of somebody else" in text for text in shown] == [False, False, True]

@@ -49,3 +49,19 @@ def test_silence_unless_asked_for(lines: pytest.LogCaptureFixture) -> None:
     log.sent(["EHLO me"])
     log.received(b"250 ok\r\n")
     assert lines.messages == []
+
+
+def test_an_answer_to_a_secret_that_comes_in_pieces_shows_nothing_of_them(
+    lines: pytest.LogCaptureFixture,
+) -> None:
+    log = DialogueLog("c1", is_on=True)
+    log.sent(["AUTH PLAIN ***"])
+    for piece in (b"535 5", b".7.8 hun", b"ter2\r\n", b"250 hunter2\r\n"):
+        log.received(piece)
+    assert lines.messages[1:] == ["[c1] S: 535 ***", "[c1] S: ***", "[c1] S: ***", "[c1] S: ***"]
+
+
+def test_the_mask_is_put_over_each_line_of_the_server(lines: pytest.LogCaptureFixture) -> None:
+    log = DialogueLog("c1", is_on=True, mask=lambda text: text.replace("hunter2", "***"))
+    log.received(b"250-hunter2\r\n250 ok\r\n")
+    assert lines.messages == ["[c1] S: 250-***", "[c1] S: 250 ok"]
