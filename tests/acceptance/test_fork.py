@@ -190,6 +190,31 @@ def test_a_mailer_that_a_child_holds_is_the_one_that_it_is_given(fork: str, serv
 
 
 @both_forks
+def test_a_child_does_not_hold_its_parents_connections_open(fork: str, server: ScriptedServer) -> None:
+    """It lets go of them at the fork; where no hooks run, with the first look at their mailer."""
+    program = """
+        def child():
+            if sys.argv[1] == "c":
+                assert len(sockets()) == 2
+                mailer_for(CONFIG).stats(), own.stats()
+            assert not sockets()
+
+        def sockets():
+            links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+            return [link for link in links if os.path.exists(link) and os.readlink(link).startswith("socket:")]
+
+        own = Mailer(CONFIG)
+        send(1)
+        send(2, own)
+        in_child(child, FORKS[sys.argv[1]])
+        send(3)
+        send(4, own)
+    """
+    run(program, options_for(server), fork)
+    assert messages_by_connection(server) == {1: [1, 3], 2: [2, 4]}
+
+
+@both_forks
 def test_each_generation_has_its_own_sessions(fork: str, server: ScriptedServer) -> None:
     program = """
         fork = FORKS[sys.argv[1]]
@@ -211,17 +236,18 @@ def test_each_generation_has_its_own_sessions(fork: str, server: ScriptedServer)
 REGISTRY = "registry._registry._lock"
 POOL = "mailer_for(CONFIG)._pool._here().lock"
 BREAKER = "mailer_for(CONFIG)._breaker._here().changed"
+STRPTIME = "__import__('_strptime')._cache_lock"  # the standard library's, and not freed by a fork
 LOG_HANDLER = "handler.lock"
 
 
 @pytest.mark.parametrize(
     ("lock", "fork"),
     [
-        *((lock, fork) for lock in (REGISTRY, POOL, BREAKER) for fork in ("python", "c")),
+        *((lock, fork) for lock in (REGISTRY, POOL, BREAKER, STRPTIME) for fork in ("python", "c")),
         (LOG_HANDLER, "python"),  # its locks are logging's own business, which hooks Python's fork only
     ],
 )
-def test_a_lock_held_while_forking_stops_no_child(lock: str, fork: str) -> None:
+def test_a_lock_held_while_forking_stops_no_child(lock: str, fork: str, certificates: Certificates) -> None:
     program = """
         from mailbridge import registry
 
@@ -251,8 +277,8 @@ def test_a_lock_held_while_forking_stops_no_child(lock: str, fork: str) -> None:
         logging.getLogger("mailbridge").removeHandler(handler)
         handler.close()
     """
-    with ScriptedServer(users={USER: PASSWORD}) as server:
-        options = options_for(server, username=USER, password=PASSWORD, debug=True)
+    with server_over("tls1.3", certificates, users={USER: PASSWORD}) as server:
+        options = options_for(server, certificates, username=USER, password=PASSWORD, debug=True)
         run(program, options, fork, lock, flags=THREADS_AND_FORK)
         assert messages_by_connection(server) == {1: [1, 4], 2: [2, 3]}
 

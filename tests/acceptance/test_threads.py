@@ -86,7 +86,8 @@ def outcomes_of(act: Callable[[int], object], count: int) -> Counter[str]:
 
 
 def test_refused_credentials_are_tried_once_by_fifty_threads() -> None:
-    with ScriptedServer(users={USER: PASSWORD}) as server:
+    all_come = Fault("auth", "late", delay=0.2, occurrence=None, connection=None)
+    with ScriptedServer(users={USER: PASSWORD}, faults=[all_come]) as server:
         config = config_for(server, username=USER, password="wrong")
         with Mailer(config) as mailer:
             outcomes = outcomes_of(lambda n: mailer.send(message(n), envelope=envelope()), 50)

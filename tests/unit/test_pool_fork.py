@@ -200,6 +200,23 @@ def test_a_lease_from_before_the_fork_is_let_go_of_in_the_child(fork: str, reusa
 
 
 @both_forks
+def test_a_lease_from_before_the_fork_is_not_used_again_in_the_child(fork: str) -> None:
+    run(
+        """
+        def child():
+            assert not lent.use_again()
+
+        lent, idle = one_idle_one_lent()
+        in_child(child, FORKS[sys.argv[1]])
+        assert lent.use_again()
+        check_parent(lent, idle)
+        print("done")
+        """,
+        fork,
+    )
+
+
+@both_forks
 def test_a_lock_that_another_thread_holds_while_forking_stops_nobody(fork: str) -> None:
     run(
         """
