@@ -89,7 +89,7 @@ def decode_tlvs(data: bytes, registered: type[IntEnum] = TlvType) -> Tlvs:
     while start < len(data):
         value = start + TLV_FIXED
         end = value + int.from_bytes(data[start + 1 : value])
-        if value > len(data) or end > len(data):
+        if end > len(data):
             raise InvalidProxyHeader(
                 f"A vector of type 0x{data[start]:02x} in the PROXY header is longer than the room for it"
             )
