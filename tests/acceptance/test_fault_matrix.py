@@ -160,6 +160,8 @@ def fault_at(step: str, how: str, *, occurrence: int = 1) -> Fault:
         kind, options["reply"] = "reply", REPLIES[how]
     elif how == "silence" and step == "content":
         kind = "stall"  # does not even read, so that the content never gets to its end
+    elif how == "reset" and step in ("connect", "greeting"):
+        options["delay"] = 0.1  # one that is faster than the client's connect() is a ConnectFailed
     elif how == "drip":
         options["interval"] = LIMIT / 8
     if step == "final" and how not in REPLIES:

@@ -55,7 +55,8 @@ LOGIN = {"users": {USER: PASSWORD}}
 NO_UTF8 = {"keywords": ["PIPELINING", "8BITMIME"]}
 SCENARIOS: dict[str, Scenario] = {
     "no greeting": Scenario(faults=at("greeting", "close")),
-    "greeting reset": Scenario(faults=at("greeting", "reset")),
+    # Not at once: a reset that is faster than the client's connect() is a connection that failed.
+    "greeting reset": Scenario(faults=at("greeting", "reset", delay=0.1)),
     "greeting late": Scenario(faults=at("greeting", "silence"), seconds=SHORT),
     "greeting 421": Scenario(faults=at("greeting", "reply", reply="421 4.3.2 Busy")),
     "greeting 554": Scenario(faults=at("greeting", "reply", reply="554 5.7.1 No")),
