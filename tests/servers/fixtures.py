@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -24,7 +24,9 @@ from tests.servers.nginx import Nginx
 from tests.servers.opensmtpd import OpenSmtpd
 from tests.servers.postfix import Postfix
 from tests.servers.process import MissingServerError
+from tests.servers.proxy_faults import Protocol
 from tests.servers.relay import Relay
+from tests.servers.scripted_proxy import ScriptedProxy
 from tests.servers.sink import SmtpSink
 from tests.servers.squid import Squid
 from tests.servers.ssh import SshTunnel
@@ -34,6 +36,7 @@ from tests.servers.tinyproxy import Tinyproxy
 LAB = pytest.StashKey[Lab]()
 T = TypeVar("T")
 StartRelay = Callable[..., Relay]  # (target, *, delay=0.0, cut_before=b"")
+StartScriptedProxy = Callable[..., ScriptedProxy]  # (protocol, *, ...) as ScriptedProxy takes them
 StartSmtpSink = Callable[..., SmtpSink]  # (*options)
 
 
@@ -140,6 +143,17 @@ def relay() -> Iterator[StartRelay]:
 
         def start(target: tuple[str, int], *, delay: float = 0.0, cut_before: bytes = b"") -> Relay:
             return stack.enter_context(Relay(target, delay=delay, cut_before=cut_before))
+
+        yield start
+
+
+@pytest.fixture
+def scripted_proxy() -> Iterator[StartScriptedProxy]:
+    """scripted_proxy(protocol, ...) starts one; it is stopped after the test."""
+    with ExitStack() as stack:
+
+        def start(protocol: Protocol, **options: Any) -> ScriptedProxy:
+            return stack.enter_context(ScriptedProxy(protocol, **options))
 
         yield start
 
