@@ -6,6 +6,7 @@
     │  └─ InvalidAddress
     ├─ ConnectFailed (ConnectionError)               no session came to be: safe to retry
     │  ├─ NameNotResolved (socket.gaierror)
+    │  ├─ NobodyListens (ConnectionRefusedError)
     │  ├─ ConnectTimeout (TimeoutError)
     │  ├─ ProxyFailed                                .status
     │  ├─ TLSFailed (ssl.SSLError)
@@ -51,6 +52,7 @@ __all__ = [
     "MailbridgeError",
     "MessageRefused",
     "NameNotResolved",
+    "NobodyListens",
     "NotSupported",
     "PoolClosed",
     "PoolTimeout",
@@ -174,6 +176,10 @@ class ConnectFailed(MailbridgeError, ConnectionError):
 
 class NameNotResolved(ConnectFailed, socket.gaierror):
     """The host name has no usable address."""
+
+
+class NobodyListens(ConnectFailed, ConnectionRefusedError):
+    """Every address refused the connection: no server listens there, or a firewall says so."""
 
 
 class ConnectTimeout(ConnectFailed, TimeoutError):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from math import inf
 
-from mailbridge.errors import ConfigurationError, ConnectFailed, ConnectTimeout
+from mailbridge.errors import ConfigurationError, ConnectFailed, ConnectTimeout, NobodyListens
 from mailbridge.net import waiting
 from mailbridge.net.deadline import Deadline
 from mailbridge.net.resolving import Address, Family, GetAddrInfo, literal, resolve
@@ -234,7 +234,8 @@ def _dial_unix(target: Target, path: str, deadline: Deadline) -> Dialed:
                 raise _timed_out(target, [])
             time.sleep(UNIX_RETRY_SECONDS)
         if code:
-            error = ConnectFailed(f"{os.strerror(code)}: {path}", stage="tcp", server=str(target))
+            kind = _kind_of({code})
+            error = kind(f"{os.strerror(code)}: {path}", stage="tcp", server=str(target))
             error.hint = _HINTS.get(code, "")
             error.errno = code
             raise error
@@ -288,12 +289,16 @@ def _failed(target: Target, failures: list[tuple[Address, OSError]]) -> ConnectF
         where = " and ".join(dict.fromkeys(str(address.ip) for address, _ in failures))
         message = f"Host {target.host!r} is internal ({where}), and option allow_internal_networks is False"
         return ConnectFailed(message, stage="tcp", server=server)
-    error = ConnectFailed(_sentence(failures), stage="tcp", server=server)
     codes = {problem.errno for _, problem in failures}
+    error = _kind_of(codes)(_sentence(failures), stage="tcp", server=server)
     if len(codes) == 1:
         error.errno = codes.pop()
         error.hint = _HINTS.get(error.errno or 0, "")
     return error
+
+
+def _kind_of(codes: set[int | None]) -> type[ConnectFailed]:
+    return NobodyListens if codes == {errno.ECONNREFUSED} else ConnectFailed
 
 
 def _timed_out(target: Target, failures: list[tuple[Address, OSError]]) -> ConnectTimeout:

@@ -114,7 +114,7 @@ class TestGrowth:
         check_growth(grown(outcome, count=300, port=smtp_sink(*options).port))
 
     def test_no_server(self) -> None:
-        check_growth(grown("ConnectFailed", count=300, port=free_port().port))
+        check_growth(grown("NobodyListens", count=300, port=free_port().port))
 
     @pytest.mark.parametrize("outcome", ["sent", "CertificateRejected"])
     def test_tls_with_a_connection_each(

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from mailbridge import (
-    ConnectFailed,
     ConnectionLost,
     MailbridgeError,
     Mailer,
     MessageRefused,
+    NobodyListens,
     RecipientsRefused,
     SenderRefused,
     SendResult,
@@ -396,7 +396,7 @@ def test_a_server_that_is_away_for_a_while() -> None:
         server.refuse()
         with retrying(server, naps) as mailer:
             error = refused(mailer, 2)
-            assert [type(one) for one in (*error.attempts, error)] == [ConnectFailed] * 3
+            assert [type(one) for one in (*error.attempts, error)] == [NobodyListens] * 3
 
 
 @pytest.mark.parametrize("stage", ["mail", "rcpt", "data", "final"])

@@ -131,7 +131,6 @@ NOT_CAUGHT: dict[tuple[str, type[BaseException]], str] = {
         "handshake garbage",
         ssl.SSLError,
     ): "clear text after the 220: an attack, no fault of TLS",
-    ("nobody listens", ConnectionRefusedError): "it is a ConnectionError; errno is ECONNREFUSED",
 }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mailbridge import AuthenticationFailed, ConnectFailed, Mailer, PoolClosed, close_all, mailer_for
+from mailbridge import AuthenticationFailed, Mailer, NobodyListens, PoolClosed, close_all, mailer_for
 from mailbridge.registry import MOST_MAILERS
 from mailbridge.testing import Fault, ReceivedMessage, ScriptedServer
 from tests.acceptance.crowd import SECONDS, in_threads
@@ -103,7 +103,7 @@ def test_a_herd_comes_back_in_good_order(server: ScriptedServer) -> None:
     mailer = Mailer(config_for(server))
     server.refuse()
     outcomes = outcomes_of(lambda n: mailer.send(message(n), envelope=envelope()), 50)
-    assert outcomes == {ConnectFailed.__name__: 50}
+    assert outcomes == {NobodyListens.__name__: 50}
     assert mailer.stats().size == 0
     server.resume()
     in_threads([lambda n=n: mailer.send(message(n), envelope=envelope()) for n in range(50)])

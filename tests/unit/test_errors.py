@@ -24,6 +24,7 @@ from mailbridge.errors import (
     MailbridgeError,
     MessageRefused,
     NameNotResolved,
+    NobodyListens,
     NotSupported,
     PoolClosed,
     PoolTimeout,
@@ -51,6 +52,7 @@ CAUGHT_BY: dict[type[MailbridgeError], tuple[type[BaseException], ...]] = {
     InvalidAddress: (InvalidMessage, ValueError),
     ConnectFailed: (ConnectionError,),
     NameNotResolved: (ConnectFailed, socket.gaierror),
+    NobodyListens: (ConnectFailed, ConnectionRefusedError),
     errors.ConnectTimeout: (ConnectFailed, TimeoutError),
     ProxyFailed: (ConnectFailed,),
     TLSFailed: (ConnectFailed, ssl.SSLError),
@@ -74,6 +76,7 @@ CAUGHT_BY: dict[type[MailbridgeError], tuple[type[BaseException], ...]] = {
 TRANSIENT = {
     ConnectFailed,
     NameNotResolved,
+    NobodyListens,
     errors.ConnectTimeout,
     ProxyFailed,
     GreetingRefused,

@@ -7,7 +7,6 @@ from email.message import EmailMessage
 import pytest
 
 from mailbridge import (
-    ConnectFailed,
     DeadlineExceeded,
     Envelope,
     InvalidAddress,
@@ -16,6 +15,7 @@ from mailbridge import (
     Mailer,
     Message,
     MessageRefused,
+    NobodyListens,
     PoolClosed,
     SendResult,
     SMTPConfig,
@@ -131,7 +131,7 @@ def test_without_a_server_one_try_stands_for_all() -> None:
         pass
     with mailer_to(server) as mailer:
         outcomes = mailer.send_many([email(), email(), email()])
-    assert [type(outcome) for outcome in outcomes] == [ConnectFailed] * 3
+    assert [type(outcome) for outcome in outcomes] == [NobodyListens] * 3
     assert outcomes[0] is outcomes[2]
 
 
