@@ -201,7 +201,7 @@ def test_a_child_does_not_hold_its_parents_connections_open(fork: str, server: S
 
         def sockets():
             links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
-            return [link for link in links if os.path.exists(link) and os.readlink(link).startswith("socket:")]
+            return [link for link in links if os.path.exists(link) and "socket:" in os.readlink(link)]
 
         own = Mailer(CONFIG)
         send(1)
