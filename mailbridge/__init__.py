@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mailbridge.channel import Channel, open_channel
     from mailbridge.config import SMTPConfig
     from mailbridge.connection import SMTPConnection
     from mailbridge.envelope import Envelope
@@ -43,12 +44,14 @@ if TYPE_CHECKING:
     from mailbridge.message import Message
     from mailbridge.options import PoolOptions, RetryOptions, Timeouts, TLSOptions
     from mailbridge.pool import PoolStats
+    from mailbridge.proxies import ProxyURL, register_proxy
     from mailbridge.registry import close_all, mailer_for
     from mailbridge.rendering import Rendered, render
     from mailbridge.results import Reply, SendResult, Stage, VerifyReport
     from mailbridge.secret import Secret
 
 _HOMES = {
+    "channel": ("Channel", "open_channel"),
     "config": ("SMTPConfig",),
     "connection": ("SMTPConnection",),
     "envelope": ("Envelope",),
@@ -56,6 +59,7 @@ _HOMES = {
     "message": ("Message",),
     "options": ("PoolOptions", "RetryOptions", "TLSOptions", "Timeouts"),
     "pool": ("PoolStats",),
+    "proxies": ("ProxyURL", "register_proxy"),
     "registry": ("close_all", "mailer_for"),
     "rendering": ("Rendered", "render"),
     "results": ("Reply", "SendResult", "Stage", "VerifyReport"),
@@ -66,6 +70,7 @@ _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names
 __all__ = [
     "AuthenticationFailed",
     "CertificateRejected",
+    "Channel",
     "ConfigurationError",
     "ConnectFailed",
     "ConnectTimeout",
@@ -88,6 +93,7 @@ __all__ = [
     "PoolTimeout",
     "ProtocolViolation",
     "ProxyFailed",
+    "ProxyURL",
     "RecipientsRefused",
     "Refused",
     "Rendered",
@@ -109,6 +115,8 @@ __all__ = [
     "VerifyReport",
     "close_all",
     "mailer_for",
+    "open_channel",
+    "register_proxy",
     "render",
 ]
 

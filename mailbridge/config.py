@@ -27,6 +27,7 @@ from mailbridge.options import (
     invalid,
     unknown_option,
 )
+from mailbridge.proxies import ProxyURL, parse_proxies
 from mailbridge.secret import Secret, clear_locals
 from mailbridge.urls import options_of_url
 
@@ -42,8 +43,6 @@ MECHANISMS = ("CRAM-MD5", "PLAIN", "LOGIN")
 NOT_YET = {
     "service": "name host, port and security instead",
     "oauth2": "use username and password",
-    "proxy": "connect directly or through a tunnel",
-    "proxy_protocol": "connect directly",
     "protocol": "only SMTP is spoken",
     "rate": "limit the rate where messages are made",
     "servers": "configure one server for each mailer",
@@ -76,6 +75,8 @@ class Options(TypedDict, total=False):
     allow_internal_networks: bool | None
     pool: PoolOptions | Mapping[str, Any] | bool | None
     retry: RetryOptions | Mapping[str, Any] | int | None
+    proxy: str | Secret | Mapping[str, Any] | list[Any] | tuple[Any, ...] | None
+    proxy_protocol: Literal[1, 2] | None
     pipelining: Literal["auto", "off"] | None
     disable: list[str] | tuple[str, ...] | str | None
     partial: Literal["deliver", "all-or-none"] | None
@@ -103,6 +104,8 @@ class SMTPConfig:
     source_address: str | None
     family: Family
     allow_internal_networks: bool
+    proxy: tuple[ProxyURL, ...]
+    proxy_protocol: Literal[1, 2] | None
     pool: PoolOptions
     retry: RetryOptions
     pipelining: Literal["auto", "off"]
@@ -180,6 +183,7 @@ def _parse(given: Mapping[str, Any]) -> dict[str, Any]:
         ("debug", False),
     ):
         values[name] = as_switch(name, options.get(name, default))
+    values |= _way(values["host"], options.get("proxy"), options.get("proxy_protocol"))
     values["source_address"] = _source_address(options.get("source_address"), values["family"])
     values |= _credentials(options.get("username"), options.get("password"))
     values |= _endpoint(values["host"], options.get("port"), options.get("security"))
@@ -238,6 +242,16 @@ def _host(value: object) -> str:
     if ":" in host:
         _address("host", host.partition("%")[0])
     return host
+
+
+def _way(host: str, proxy: object, proxy_protocol: object) -> dict[str, Any]:
+    """How the server is reached: through which proxies, and with which PROXY header first."""
+    proxies = () if proxy is None else parse_proxies(proxy, host=host)
+    if proxies and host.startswith("unix:"):
+        raise invalid("proxy", "can't lead to a UNIX socket")
+    if proxy_protocol is not None and str(proxy_protocol) not in ("1", "2"):
+        raise invalid("proxy_protocol", f"must be 1 or 2, not {proxy_protocol!r}")
+    return {"proxy": proxies, "proxy_protocol": None if proxy_protocol is None else int(str(proxy_protocol))}
 
 
 def _address(name: str, value: str) -> int:

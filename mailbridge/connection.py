@@ -21,12 +21,13 @@ from mailbridge.flows.authentication import authentication
 from mailbridge.flows.closing import single
 from mailbridge.flows.delivery import Delivered, Transaction, delivery
 from mailbridge.net.deadline import NEVER, Clock, Deadline
-from mailbridge.net.dialing import Dialed, Target, dial
+from mailbridge.net.dialing import Target
 from mailbridge.net.own_name import ehlo_name
+from mailbridge.net.reaching import Reached, reach
 from mailbridge.net.resolving import literal
 from mailbridge.net.streams import Stream
 from mailbridge.net.tls_facts import TLSFacts
-from mailbridge.protocol import commands
+from mailbridge.protocol import commands, proxy_header
 from mailbridge.protocol.capabilities import EMPTY, Capabilities
 from mailbridge.protocol.content import dot_stuffed
 from mailbridge.protocol.queue_id import queue_id
@@ -56,7 +57,7 @@ class SMTPConnection:
         self.id = secrets.token_hex(4)
         self.capabilities: Capabilities = EMPTY
         self.greeting: Reply | None = None
-        self.dialed: Dialed | None = None
+        self.reached: Reached | None = None
         self.mechanism: str | None = None
         self._given = (sock, secured)
         self._clock = clock
@@ -98,8 +99,7 @@ class SMTPConnection:
     @property
     def seconds(self) -> Mapping[str, float]:
         """Time spent so far, by stage."""
-        dialed = self.dialed
-        spent = {"dns": dialed.dns_seconds, "tcp": dialed.connect_seconds} if dialed is not None else {}
+        spent = self.reached.seconds if self.reached is not None else {}
         return spent | (self._conversation.driver.seconds if self._conversation is not None else {})
 
     @property
@@ -117,6 +117,7 @@ class SMTPConnection:
         """
         try:
             talk = self._conversation = self._open(deadline)
+            self._announce(talk, deadline)
             if self.config.security == "tls" and not self.secure:
                 talk.start_tls(deadline)
             self.greeting = talk.run(opening.greeting(talk.wire), deadline)
@@ -131,17 +132,26 @@ class SMTPConnection:
 
     def _open(self, deadline: Deadline) -> Conversation:
         sock, secured = self._given
+        within = deadline.within(self.config.timeouts.connect)
         if sock is None:
-            within = deadline.within(self.config.timeouts.connect)
-            self.dialed = dial(self._target(), dns_timeout=self.config.timeouts.dns, deadline=within)
-            sock = self.dialed.socket
-        stream = Stream(sock, secured=secured)
-        self._is_loopback = (
-            self.dialed.is_loopback if self.dialed is not None else _is_loopback(stream.peername)
-        )
+            timeouts, proxies = self.config.timeouts, self.config.proxy
+            self.reached = reach(self._target(), proxies, dns_timeout=timeouts.dns, deadline=within)
+            stream, self._is_loopback = self.reached.stream, self.reached.is_loopback
+        else:
+            stream = Stream(sock, secured=secured)
+            self._is_loopback = _is_loopback(stream.peername)
         talk = Conversation(stream, self.config, connection_id=self.id, clock=self._clock)
-        talk.driver.round_trips += 1  # the TCP handshake
+        talk.driver.round_trips += 1 + len(self.config.proxy)  # the TCP handshake, and each proxy's answer
         return talk
+
+    def _announce(self, talk: Conversation, deadline: Deadline) -> None:
+        """The PROXY header, which goes before everything else."""
+        if self.config.proxy_protocol is None:
+            return
+        # Behind a proxy our own ends are those of another connection, and mean nothing to the server.
+        ends = (None, None) if self.config.proxy else talk.stream.ends
+        header = proxy_header.encode(proxy_header.for_socket(self.config.proxy_protocol, *ends))
+        talk.stream.send(header, deadline.within(self.config.timeouts.connect))
 
     def _target(self) -> Target:
         config = self.config

@@ -316,7 +316,7 @@ def _warn_of_refusals(result: SendResult) -> None:
 
 def _opening_timings(connection: SMTPConnection) -> dict[str, float]:
     seconds = connection.seconds
-    connect = sum(seconds.get(stage, 0.0) for stage in ("tcp", "greeting", "ehlo"))
+    connect = sum(seconds.get(stage, 0.0) for stage in ("tcp", "proxy", "greeting", "ehlo"))
     return {
         "dns": seconds.get("dns", 0.0),
         "connect": connect,

@@ -68,18 +68,9 @@ def _sentence(failure: MailbridgeError) -> str:
 
 def _stages(connection: SMTPConnection, asked: Mapping[str, Reply], has_quit: bool) -> Iterator[Stage]:
     """Every stage as far as the connection has facts about it; the others are skipped."""
-    config, dialed = connection.config, connection.dialed
+    config = connection.config
     yield _ok("config", connection, f"{config.server}, security {config.security}")
-    if dialed is None:
-        yield _skipped("dns")
-        yield _skipped("tcp")
-    else:
-        tried = f", after {', '.join(dialed.tried)}" if dialed.tried else ""
-        is_name = config.unix_path is None and literal(config.host) is None
-        ip = dialed.address.rpartition(":")[0]
-        yield _ok("dns", connection, f"{config.host} is {ip}") if is_name else _skipped("dns", "no name")
-        yield _ok("tcp", connection, f"connected to {dialed.address}{tried}")
-    yield _skipped("proxy", "none configured")
+    yield from _way_stages(connection)
     yield _fact("greeting", connection, str(connection.greeting or ""))
     yield _tls_stage(connection)
     yield _fact("ehlo", connection, printable(str(connection.capabilities)))
@@ -87,6 +78,29 @@ def _stages(connection: SMTPConnection, asked: Mapping[str, Reply], has_quit: bo
     yield _auth_stage(connection)
     yield from _asked_stages(connection, asked)
     yield _ok("quit", connection, "") if has_quit else _skipped("quit")
+
+
+def _way_stages(connection: SMTPConnection) -> Iterator[Stage]:
+    """How the server, or the first proxy, was reached, and what the proxies said."""
+    config, reached = connection.config, connection.reached
+    host = config.proxy[0].host if config.proxy else config.host
+    is_name = config.unix_path is None and literal(host) is None
+    if reached is None or reached.dialed is None:
+        why = "not reached" if reached is None else "left to the proxy's handler"
+        yield _skipped("dns", why if is_name else "no name")
+        yield _skipped("tcp", why)
+    else:
+        dialed = reached.dialed
+        tried = f", after {', '.join(dialed.tried)}" if dialed.tried else ""
+        ip = dialed.address.rpartition(":")[0]
+        yield _ok("dns", connection, f"{host} is {ip}") if is_name else _skipped("dns", "no name")
+        yield _ok("tcp", connection, f"connected to {dialed.address}{tried}")
+    if not config.proxy:
+        yield _skipped("proxy", "none configured")
+    elif reached is None:
+        yield _skipped("proxy")
+    else:
+        yield _ok("proxy", connection, "; ".join(reached.said))
 
 
 def _ok(name: str, connection: SMTPConnection, detail: str) -> Stage:

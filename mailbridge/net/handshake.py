@@ -18,11 +18,11 @@ class Handshake:
         self._name = options.server_hostname or host
         self._server = server
 
-    def perform(self, *, mode: str, deadline: Deadline) -> None:
+    def perform(self, *, mode: str, deadline: Deadline, to_proxy: bool = False) -> None:
         """Raises `TLSFailed` and its kinds, `ConnectTimeout`, `ProtocolViolation`; `mode` is `security`."""
         session = sessions.recall(self._context, self._name, self._server)
         try:
-            self._stream.start_tls(self._context, self._name, deadline, session=session)
+            self._stream.start_tls(self._context, self._name, deadline, session=session, to_proxy=to_proxy)
         except MailbridgeError:
             raise
         except OSError as error:

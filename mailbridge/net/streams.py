@@ -56,8 +56,8 @@ class Stream:
         self.tls: TLSFacts | None = None
         self.handshake_bytes = b""
         self.broken_by: OSError | None = None
-        self.sockname = _name(sock.getsockname)
-        self.peername = _name(sock.getpeername)
+        self.ends = _end(sock.getsockname), _end(sock.getpeername)
+        self.sockname, self.peername = map(_name, self.ends)
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed"
@@ -81,6 +81,10 @@ class Stream:
     def tls_session(self) -> ssl.SSLSession | None:
         """What a later connection can resume; under TLS 1.3 only once something was received."""
         return self.ssl_object.session if self.ssl_object is not None else None
+
+    def unread(self, data: bytes) -> None:
+        """Give back what was received but belongs to a later reader."""
+        self._ahead = data + self._ahead
 
     def receive(self, deadline: Deadline, limit: int = 65536) -> bytes:
         """At least one byte and at most `limit`; b"" at end-of-file, with or without close_notify.
@@ -232,12 +236,16 @@ class Stream:
         return data
 
 
-def _name(ask: Callable[[], Any]) -> str:
-    """A socket's own or other end, as text; "" if it has none."""
+def _end(ask: Callable[[], Any]) -> Any:
+    """A socket's own or other end, as it tells it; None if it has none."""
     try:
-        found = ask()
+        return ask()
     except OSError:
-        return ""
-    if isinstance(found, tuple):
-        return str(Address(AF_INET6 if len(found) == 4 else AF_INET, found))
-    return found.decode(errors="replace") if isinstance(found, bytes) else str(found)
+        return None
+
+
+def _name(end: Any) -> str:
+    """An end as text; "" if there is none."""
+    if isinstance(end, tuple):
+        return str(Address(AF_INET6 if len(end) == 4 else AF_INET, end))
+    return end.decode(errors="replace") if isinstance(end, bytes) else str(end or "")

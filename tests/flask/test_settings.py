@@ -107,7 +107,7 @@ def test_the_name_of_the_package_alone_is_no_key() -> None:
     [
         ({"MAILBRIDGE_PORT": 70000}, "'port' must lie between"),
         ({"MAILBRIDGE_POOL": {"max_sise": 3}}, "Did you mean 'pool.max_size'"),
-        ({"MAILBRIDGE_PROXY": "socks5://127.0.0.1"}, "not available yet"),
+        ({"MAILBRIDGE_OAUTH2": {"token_url": "x"}}, "not available yet"),
         ({"MAILBRIDGE_MAILERS": {"bulk": {"hots": "x"}}}, r"MAILERS\['bulk'\]: Unknown option 'hots'"),
         ({"MAILBRIDGE_MAILERS": {"bulk": 5}}, r"MAILERS\['bulk'\] is neither a dict of options nor a URL"),
         ({"MAILBRIDGE_MAILERS": "smtp://localhost"}, "neither a dict of options nor a URL"),

@@ -181,8 +181,9 @@ class TestFamilies:
         resolves_to("::1", "127.0.0.1")
         connection = SMTPConnection(configure(both_families, host=HOST, family=family, local_hostname=None))
         connection.connect()
-        assert connection.dialed is not None
-        assert connection.dialed.address == f"{address}:{both_families.port}"
+        assert connection.reached is not None
+        assert connection.reached.dialed is not None
+        assert connection.reached.dialed.address == f"{address}:{both_families.port}"
         mail = new_mail()
         assert connection.send(mail.envelope, mail.content).accepted
         connection.quit()
@@ -200,8 +201,9 @@ class TestFamilies:
         config = configure(both_families, host=HOST, source_address="127.0.0.1")
         connection = SMTPConnection(config)
         connection.connect()
-        assert connection.dialed is not None
-        assert connection.dialed.address.startswith("127.0.0.1:")
+        assert connection.reached is not None
+        assert connection.reached.dialed is not None
+        assert connection.reached.dialed.address.startswith("127.0.0.1:")
         connection.quit()
 
     def test_no_address_of_that_family(self, postfix: Postfix, mailer: StartMailer, resolves_to: Any) -> None:

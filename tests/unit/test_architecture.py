@@ -20,11 +20,11 @@ ADAPTERS = ("mailbridge_django", "mailbridge_flask")
 LONGEST_FILE = 400  # lines; what people hold up has files near 250, what ages badly has one beyond 1 000
 
 LAYERS = (
-    "errors secret results options urls config envelope addresses mailbox message events hints logs",
+    "errors secret results options urls config envelope addresses mailbox message events hints logs proxies",
     "protocol",
     "flows",
     "net",
-    "pool retry breaker connection conversation credentials transactions ratelimit oauth2"
+    "pool retry breaker channel connection conversation credentials transactions ratelimit oauth2"
     " rendering serializing processes",
     "mailer registry verification routing __init__",
     "cli testing server __main__",

@@ -1,0 +1,83 @@
+"""A way to any host, as configured for mail: the same proxies, trust and time limits.
+
+For what a mailer needs beside SMTP (a token server), and for code of your own.
+"""
+
+import io
+from dataclasses import replace
+from typing import Any
+
+from mailbridge.config import SMTPConfig
+from mailbridge.errors import MailbridgeError
+from mailbridge.net.deadline import Deadline
+from mailbridge.net.dialing import Target
+from mailbridge.net.handshake import Handshake
+from mailbridge.net.reaching import reach
+from mailbridge.net.stream_file import StreamFile
+from mailbridge.net.streams import Stream
+
+
+class Channel:
+    """An open connection with the methods of a socket that clients such as `http.client` use.
+
+    All that is done with it ends by the one deadline that it was opened with: TimeoutError.
+    """
+
+    def __init__(self, stream: Stream, deadline: Deadline) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def __enter__(self) -> "Channel":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def sendall(self, data: bytes) -> None:
+        self._stream.send(data, self._deadline)
+
+    def recv(self, size: int) -> bytes:
+        """At least one byte and at most `size`; b"" at end-of-file."""
+        return self._stream.receive(self._deadline, size)
+
+    def makefile(self, mode: str = "rb", *_: Any, **__: Any) -> io.BufferedReader:
+        """A buffered reader; for writing there is `sendall`."""
+        if mode != "rb":
+            raise ValueError(f"a channel is read as 'rb', not {mode!r}")
+        return io.BufferedReader(StreamFile(self._stream, self._deadline))
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def open_channel(
+    config: SMTPConfig, host: str, port: int, *, tls: bool = True, deadline: float | None = None
+) -> Channel:
+    """Connect to host:port through `config.proxy`, with TLS as `config.tls` says.
+
+    The certificate must prove `host`, whatever `tls.server_hostname` is for mail. `deadline` in
+    seconds bounds opening and use; `timeouts.connect` bounds opening.
+
+    Raises `ConnectFailed` and its kinds (`ProxyFailed`, `TLSFailed`, `ConnectTimeout`, …).
+    """
+    whole = Deadline.after(deadline)
+    opening = whole.within(config.timeouts.connect)
+    target = Target(
+        host=host,
+        port=port,
+        family=config.family,
+        source_address=config.source_address,
+        allow_internal_networks=config.allow_internal_networks,
+    )
+    stream = reach(target, config.proxy, dns_timeout=config.timeouts.dns, deadline=opening).stream
+    if not tls:
+        return Channel(stream, whole)
+    options = replace(config.tls, server_hostname=None)
+    try:
+        Handshake(stream, options, host=host, server=str(target)).perform(mode="tls", deadline=opening)
+    except BaseException as error:
+        stream.close()
+        if isinstance(error, MailbridgeError):
+            error.server = error.server or str(target)
+        raise
+    return Channel(stream, whole)

@@ -1,0 +1,205 @@
+"""From a target to a stream: directly, or through one proxy or a chain of them, within one deadline.
+
+The first proxy is dialed as a server would be; each further step is asked for inside the way so
+far. No TLS to the target: that comes after, on whatever way this gave.
+"""
+
+import socket
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mailbridge.errors import ConnectFailed, ConnectTimeout, MailbridgeError, ProxyFailed
+from mailbridge.net.deadline import Deadline
+from mailbridge.net.dialing import Dialed, Target, dial
+from mailbridge.net.handshake import Handshake
+from mailbridge.net.http_connect import authority, http_connect
+from mailbridge.net.resolving import ascii_host, literal, resolve
+from mailbridge.net.socks_connect import socks_connect
+from mailbridge.net.streams import Stream
+from mailbridge.proxies import ProxyURL
+from mailbridge.results import printable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """The way to a target. Whoever gets it closes the stream.
+
+    `dialed` is the first step, None where a handler of the user's own made it. `said` tells for each
+    proxy what it was asked and how it answered, `proxy_seconds` how long that took.
+    `is_loopback`: it ends at this very machine, with nobody between.
+    """
+
+    stream: Stream
+    dialed: Dialed | None
+    said: tuple[str, ...] = ()
+    proxy_seconds: float = 0.0
+    is_loopback: bool = False
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time spent, by the stages of `verify()`."""
+        spent = {"proxy": self.proxy_seconds} if self.said else {}
+        if self.dialed is not None:
+            spent |= {"dns": self.dialed.dns_seconds, "tcp": self.dialed.connect_seconds}
+        return spent
+
+
+def reach(
+    target: Target, proxies: Sequence[ProxyURL] = (), *, dns_timeout: float | None = None, deadline: Deadline
+) -> Reached:
+    """A stream to `target`. `deadline` bounds all steps together.
+
+    Raises `ConnectFailed` and its kinds; where proxies are asked, `ProxyFailed` and
+    `ConnectTimeout`, both with stage "proxy". Whatever is raised, no socket stays open.
+    """
+    if not proxies:
+        direct = dial(target, dns_timeout=dns_timeout, deadline=deadline)
+        return Reached(stream=Stream(direct.socket), dialed=direct, is_loopback=direct.is_loopback)
+    _require_external(target)
+    began = deadline.clock()
+    stops = [(proxy.host, proxy.port) for proxy in proxies[1:]] + [(ascii_host(target.host), target.port)]
+    try:
+        stream, dialed = _first(target, proxies[0], stops[0], dns_timeout, deadline)
+    except MailbridgeError as error:
+        raise _at_proxy(error, target) from error.__cause__
+    try:
+        said = []
+        for proxy, stop in zip(proxies, stops, strict=True):
+            said.append(_step(stream, proxy, stop, dns_timeout, deadline))
+    except BaseException as error:
+        stream.close()
+        if isinstance(error, MailbridgeError):
+            _at_proxy(error, target)
+        raise
+    spent = deadline.clock() - began
+    if dialed is not None:
+        spent -= dialed.dns_seconds + dialed.connect_seconds
+    return Reached(stream=stream, dialed=dialed, said=tuple(said), proxy_seconds=spent)
+
+
+def _at_proxy(error: MailbridgeError, target: Target) -> MailbridgeError:
+    error.stage, error.server = "proxy", str(target)
+    return error
+
+
+def _require_external(target: Target) -> None:
+    """What can be known of a target that somebody else dials: an address, but not a name."""
+    address = literal(target.host)
+    if target.unix_path is not None:
+        raise ConnectFailed(
+            "A UNIX socket can't be reached through a proxy", stage="proxy", server=str(target)
+        )
+    if address is not None and address.is_internal and not target.allow_internal_networks:
+        message = f"Host {target.host!r} is internal, and option allow_internal_networks is False"
+        raise ConnectFailed(message, stage="proxy", server=str(target))
+
+
+def _first(
+    target: Target, proxy: ProxyURL, stop: tuple[str, int], dns_timeout: float | None, deadline: Deadline
+) -> tuple[Stream, Dialed | None]:
+    if proxy.handler is not None:
+        sock, secured = _by_handler(proxy, stop, deadline)
+        return Stream(sock, secured=secured), None
+    own = replace(target, host=proxy.host, port=proxy.port, allow_internal_networks=True)
+    try:
+        dialed = dial(own, dns_timeout=dns_timeout, deadline=deadline)
+    except ConnectTimeout:
+        raise
+    except ConnectFailed as error:
+        raise ProxyFailed(f"The proxy {proxy} can't be reached: {error.message}", hint=error.hint) from error
+    return Stream(dialed.socket), dialed
+
+
+def _step(
+    stream: Stream, proxy: ProxyURL, stop: tuple[str, int], dns_timeout: float | None, deadline: Deadline
+) -> str:
+    """Ask one proxy for the next stop; gives what was said."""
+    if proxy.handler is not None:
+        return f"{proxy} to {authority(stop)} by its handler"
+    try:
+        if proxy.scheme == "https":
+            name = f"{proxy.host}:{proxy.port}"
+            handshake = Handshake(stream, proxy.tls, host=proxy.host, server=name)
+            handshake.perform(mode="tls", deadline=deadline, to_proxy=True)
+        if proxy.scheme in ("http", "https"):
+            return f"{proxy} {http_connect(stream, proxy, stop, deadline)}"
+        if proxy.scheme == "socks4":
+            stop = _ipv4(stop, dns_timeout, deadline)
+        return f"{proxy} {socks_connect(stream, proxy, stop, deadline)}"
+    except TimeoutError as error:
+        if isinstance(error, MailbridgeError):
+            raise
+        message = f"The proxy {proxy} did not answer within the time limit"
+        raise ConnectTimeout(message, hint="The option is timeouts.connect.") from None
+    except MailbridgeError:
+        raise
+    except OSError as error:
+        raise ProxyFailed(f"The connection to the proxy {proxy} broke: {error.strerror or error}") from error
+
+
+def _ipv4(stop: tuple[str, int], dns_timeout: float | None, deadline: Deadline) -> tuple[str, int]:
+    """SOCKS4 knows IPv4 addresses alone, so that the name is resolved here."""
+    host, port = stop
+    addresses = resolve(host, port, family="ipv4", deadline=deadline.within(dns_timeout))
+    return str(addresses[0].ip), port
+
+
+class _Call:
+    """A handler on a thread of its own, since only so it can be left behind at the deadline."""
+
+    def __init__(self, proxy: ProxyURL, target: tuple[str, int], deadline: Deadline) -> None:
+        self.result: object = None
+        self.error: BaseException | None = None
+        self._lock = threading.Lock()
+        self._is_left = False
+        self._thread = threading.Thread(
+            target=self._work, args=(proxy, target, deadline), name="mailbridge-proxy", daemon=True
+        )
+
+    def _work(self, proxy: ProxyURL, target: tuple[str, int], deadline: Deadline) -> None:
+        assert proxy.handler is not None  # noqa: S101  # only proxies with one come here
+        try:
+            result = proxy.handler(proxy, target, deadline)
+        except BaseException as error:  # it is raised to the caller
+            self.error = error
+            return
+        with self._lock:
+            if not self._is_left:
+                self.result = result
+                return
+        _close(result)
+
+    def wait(self, deadline: Deadline) -> bool:
+        """Whether the handler came back in time; if not, whatever it gives later is closed."""
+        self._thread.start()
+        try:
+            self._thread.join(deadline.remaining)
+        finally:
+            with self._lock:
+                self._is_left = self.result is None and self.error is None
+        return not self._thread.is_alive() or not self._is_left
+
+
+def _by_handler(proxy: ProxyURL, target: tuple[str, int], deadline: Deadline) -> tuple[socket.socket, bool]:
+    call = _Call(proxy, target, deadline)
+    if not call.wait(deadline):
+        raise ConnectTimeout(f"The handler of {proxy} did not come back within the time limit", stage="proxy")
+    if isinstance(call.error, MailbridgeError):
+        raise call.error
+    if call.error is not None:
+        shown = printable(f"{type(call.error).__name__}: {call.error}", 200)
+        raise ProxyFailed(f"The handler of {proxy} failed: {shown}", stage="proxy") from call.error
+    sock, secured = (
+        call.result if isinstance(call.result, tuple) and len(call.result) == 2 else (call.result, False)
+    )
+    if not isinstance(sock, socket.socket):
+        kind = type(sock).__name__
+        raise ProxyFailed(f"The handler of {proxy} gave no socket but {kind}", stage="proxy")
+    return sock, bool(secured)
+
+
+def _close(result: object) -> None:
+    sock = result[0] if isinstance(result, tuple) and result else result
+    if isinstance(sock, socket.socket):
+        sock.close()

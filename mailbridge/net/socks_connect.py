@@ -1,0 +1,72 @@
+"""SOCKS4, 4a and 5 on a stream, by PySocks (extra `socks`): the only place that knows this library.
+
+PySocks has a time limit for each read; here it reads from our stream, under one deadline, and just
+the bytes that it asks for, so that a greeting behind the proxy's answer stays unread.
+"""
+
+import io
+from contextlib import closing
+from typing import Any
+
+from mailbridge.errors import ProxyFailed
+from mailbridge.net.deadline import Deadline
+from mailbridge.net.stream_file import StreamFile
+from mailbridge.net.streams import Stream
+from mailbridge.proxies import ProxyURL
+from mailbridge.results import printable
+
+try:
+    import socks  # type: ignore[import-untyped]  # PySocks has no types
+except ModuleNotFoundError:  # the extra is not installed; `proxies` refuses to name such a proxy then
+    _SocksSocket: Any = object
+else:
+    _SocksSocket = socks.socksocket
+
+# RFC 1928 has one byte for the length of a name; PySocks writes lengths above 127 wrongly.
+LONGEST_NAME = 127
+
+
+def socks_connect(stream: Stream, proxy: ProxyURL, target: tuple[str, int], deadline: Deadline) -> str:
+    """Ask the proxy for `target`; gives what was said, for reports.
+
+    A name goes to the proxy as it is; for SOCKS4 the target must be an IPv4 address. Raises
+    `ProxyFailed`, TimeoutError, OSError.
+    """
+    host, port = target
+    if len(host) > LONGEST_NAME:
+        raise ProxyFailed(f"The host name is too long for {proxy}: more than {LONGEST_NAME} bytes")
+    problem = _negotiate(stream, proxy, target, deadline)
+    if problem is not None:
+        raise ProxyFailed(f"The proxy {proxy} refused: {printable(problem, 200)}")
+    return f"{proxy.scheme.upper()} to {host}:{port}"
+
+
+def _negotiate(stream: Stream, proxy: ProxyURL, target: tuple[str, int], deadline: Deadline) -> str | None:
+    """What PySocks says went wrong. Its errors are not chained: their frames hold the credentials."""
+    kind = socks.SOCKS5 if proxy.scheme == "socks5" else socks.SOCKS4
+    with closing(_Negotiation(stream, deadline)) as negotiation:
+        try:
+            password = proxy.password.reveal() if proxy.password is not None else None
+            negotiation.set_proxy(kind, proxy.host, proxy.port, True, proxy.username, password)
+            del password
+            if kind == socks.SOCKS5:
+                negotiation._negotiate_SOCKS5(*target)
+            else:
+                negotiation._negotiate_SOCKS4(*target)
+        except socks.ProxyError as error:
+            return str(error.msg)
+        finally:
+            negotiation.set_proxy()
+    return None
+
+
+class _Negotiation(_SocksSocket):  # type: ignore[misc]  # PySocks has no types
+    """PySocks' conversation with the proxy, on a stream of ours; its own socket is never connected."""
+
+    def __init__(self, stream: Stream, deadline: Deadline) -> None:
+        super().__init__()
+        self._way = stream, deadline
+
+    def makefile(self, mode: str, *_: Any, **__: Any) -> Any:
+        file = StreamFile(*self._way)
+        return io.BufferedWriter(file) if "w" in mode else file

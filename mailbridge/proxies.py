@@ -1,0 +1,245 @@
+"""The value of the option `proxy`: which proxies, in which order, and how to speak to each.
+
+Parsing and checking only. Who speaks to them is `net`; custom kinds are registered here, by the
+scheme of their URL.
+"""
+
+import ipaddress
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from mailbridge.errors import ConfigurationError
+from mailbridge.options import TLSOptions, as_text, build_group, invalid, unknown_option
+from mailbridge.secret import Secret
+
+# RFC 3986 has no word on them; these are the ports that everybody means.
+DEFAULT_PORTS: Mapping[str, int] = {
+    "http": 80,
+    "https": 443,
+    "socks4": 1080,
+    "socks4a": 1080,
+    "socks5": 1080,
+}
+# One kind, three spellings: the proxy resolves the target's name (curl would do so for socks5h only).
+_SAME_AS = {"socks": "socks5", "socks5h": "socks5"}
+
+#: Opens a way to (host, port) through the proxy: a connected socket, or (socket, secured).
+ProxyHandler = Callable[..., Any]
+
+_registered: dict[str, ProxyHandler] = {}
+
+
+def register_proxy(scheme: str, handler: ProxyHandler) -> None:
+    """Let `handler` speak to the proxies whose URL begins with `scheme`, which may be a built-in one.
+
+    `handler(proxy, target, deadline)` gets the `ProxyURL`, the (host, port) to reach, and the
+    `Deadline` that it must meet (`deadline.remaining` is in seconds, None without limit). It gives a
+    connected `socket.socket`, or a pair of that and whether its bytes are encrypted already, in
+    which case no STARTTLS follows. Counts for configurations built from now on.
+    """
+    name = scheme.lower()
+    if not name.replace("+", "").replace("-", "").replace(".", "").isalnum() or not name[0].isalpha():
+        raise invalid("proxy", f"{scheme!r} can't be the scheme of a URL")
+    if not callable(handler):
+        raise invalid("proxy", f"the handler of {scheme!r} must be callable")
+    _registered[name] = handler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyURL:
+    """One proxy. `str()` and `repr()` show no credentials.
+
+    `tls` is for the connection to an https proxy alone; it is never mixed with the mail server's.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    username: str | None = None
+    password: Secret | None = None
+    tls: TLSOptions = field(default_factory=TLSOptions)
+    handler: ProxyHandler | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+def parse_proxies(value: object, *, host: str) -> tuple[ProxyURL, ...]:
+    """The proxies that `value` names, the nearest first; `host` is the server, for "env".
+
+    A URL, a mapping with `url` and, beside it, `tls` (for https) or `handler` (callable or dotted
+    path), a list of these (a chain), or "env" for ALL_PROXY, HTTPS_PROXY and NO_PROXY.
+    """
+    if value == "env":
+        found = _from_environment(host)
+        return () if found is None else (_parse(found),)
+    several = value if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else [value]
+    proxies = tuple(_parse(each) for each in several)
+    for proxy in proxies[1:]:
+        if proxy.handler is not None:
+            raise invalid(
+                "proxy", f"{proxy} has a handler of its own, so it can only be the first of a chain"
+            )
+    return proxies
+
+
+def _parse(value: object) -> ProxyURL:
+    if isinstance(value, ProxyURL):
+        return value
+    extra: dict[str, Any] = {}
+    if isinstance(value, Mapping):
+        extra = {name: given for name, given in value.items() if name != "url" and given is not None}
+        for name in extra:
+            if name not in ("tls", "handler"):
+                raise unknown_option(str(name), ["url", "tls", "handler"], "proxy.")
+        value = value.get("url")
+    if isinstance(value, Secret):
+        value = value.reveal()
+    parts = _split(value)
+    scheme = _SAME_AS.get(parts.scheme, parts.scheme)
+    handler = _handler(extra["handler"]) if "handler" in extra else _registered.get(parts.scheme)
+    if handler is None and scheme not in DEFAULT_PORTS:
+        known = ", ".join(sorted({*DEFAULT_PORTS, *_SAME_AS, *_registered}))
+        raise invalid(
+            "proxy", f"has the scheme {parts.scheme!r}; known are {known}, and what register_proxy adds"
+        )
+    if "tls" in extra and (handler is not None or scheme != "https"):
+        raise invalid("proxy.tls", "is for the connection to an https:// proxy only")
+    port = parts.port or DEFAULT_PORTS.get(scheme)
+    if port is None:
+        raise invalid("proxy", f"names no port, and {scheme!r} has no default one")
+    proxy = ProxyURL(
+        scheme=parts.scheme if handler is not None else scheme,
+        host=parts.hostname or "",
+        port=port,
+        username=_decoded(parts.username),
+        password=None if parts.password is None else Secret(_decoded(parts.password) or ""),
+        tls=build_group(TLSOptions, "proxy.tls", extra.get("tls", {})),
+        handler=handler,
+    )
+    if handler is None:
+        _check_credentials(proxy)
+        _require_library(scheme)
+    return proxy
+
+
+def _require_library(scheme: str) -> None:
+    if scheme.startswith("socks") and find_spec("socks") is None:
+        raise ConfigurationError(
+            "SOCKS proxies need PySocks", stage="config", hint="Install the extra: mailbridge-smtp[socks]."
+        )
+
+
+def _bad(problem: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The proxy URL {problem}",
+        stage="config",
+        hint="Write it as scheme://user:password@host:port; / @ : # in user and password percent-encoded.",
+    )
+
+
+def _split(url: object) -> SplitResult:
+    if not isinstance(url, str) or any(c <= " " or c == "\x7f" for c in url):
+        raise _bad("must be a string without spaces and control characters")
+    # The errors of urllib quote the URL, so they must not become the context of ours.
+    parts = None
+    try:
+        parts = urlsplit(url)
+        is_sound = bool(parts.scheme and parts.hostname) and parts.port != 0
+    except ValueError:
+        is_sound = False
+    if parts is None or not is_sound:
+        raise _bad("needs a scheme, a host and a sound port")
+    if parts.path not in ("", "/") or parts.query or parts.fragment or "#" in url or "?" in url:
+        raise _bad("has something after host and port")
+    return parts
+
+
+def _decoded(text: str | None) -> str | None:
+    if text is None:
+        return None
+    decoded = unquote(text)
+    if "\ufffd" in decoded:
+        raise _bad("has percent-encoded bytes that are not UTF-8")
+    return decoded
+
+
+# RFC 1929 has one byte for each length; PySocks writes lengths above 127 wrongly.
+_LONGEST_SOCKS_CREDENTIAL = 127
+
+
+def _check_credentials(proxy: ProxyURL) -> None:
+    """What cannot go out raw is refused before a byte is sent."""
+    user, password = proxy.username, proxy.password.reveal() if proxy.password is not None else None
+    if password is not None and not user:
+        raise _bad("has a password but no user")
+    for text in (user, password):
+        if text is not None and any(ord(c) < 32 or ord(c) == 127 for c in text):
+            raise _bad("has control characters in user or password")
+    if proxy.scheme in ("http", "https"):
+        if user is not None and ":" in user:
+            raise _bad("has a colon in the user, which Basic credentials can't carry (RFC 7617 section 2)")
+    elif proxy.scheme == "socks5":
+        if user and not password:
+            raise _bad("has a user but no password, which SOCKS5 can't carry (RFC 1929)")
+        if any(len((text or "").encode()) > _LONGEST_SOCKS_CREDENTIAL for text in (user, password)):
+            raise _bad(f"has a user or password of more than {_LONGEST_SOCKS_CREDENTIAL} bytes")
+    elif password is not None:
+        raise _bad("has a password, which SOCKS4 can't carry; a user alone it can")
+
+
+def _handler(value: object) -> ProxyHandler:
+    """A callable, or the one that a dotted path names."""
+    if callable(value):
+        return value
+    path = as_text("proxy.handler", value)
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise invalid("proxy.handler", f"names {path!r}, which can't be imported: {error}") from error
+    if not callable(found):
+        raise invalid("proxy.handler", f"names {path!r}, which is not callable")
+    return found  # type: ignore[no-any-return]  # only known to be callable
+
+
+def _from_environment(host: str) -> str | None:
+    """ALL_PROXY, else HTTPS_PROXY, lower case first as curl has it; None if NO_PROXY names the host."""
+
+    def variable(name: str) -> str:
+        return os.environ.get(name.lower()) or os.environ.get(name) or ""
+
+    url = variable("ALL_PROXY") or variable("HTTPS_PROXY")
+    return url if url and not _is_exempt(host, variable("NO_PROXY")) else None
+
+
+def _is_exempt(host: str, patterns: str) -> bool:
+    """Whether a NO_PROXY list names `host`: by name, suffix, address, or network (CIDR)."""
+    name = host.lower().rstrip(".")
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        address = None
+    for pattern in (each.strip().lower().rstrip(".") for each in patterns.split(",")):
+        if pattern == "*" or (pattern and pattern.strip("[]") == name):
+            return True
+        if address is None:
+            suffix = pattern.lstrip("*").lstrip(".")
+            if suffix and name.endswith("." + suffix):
+                return True
+        elif "/" in pattern and _is_in(address, pattern):
+            return True
+    return False
+
+
+def _is_in(address: ipaddress.IPv4Address | ipaddress.IPv6Address, network: str) -> bool:
+    try:
+        return address in ipaddress.ip_network(network, strict=False)
+    except ValueError:  # not a network: names nobody
+        return False
