@@ -50,14 +50,14 @@ class Dante:
         make_folder(folder, owner=UNPRIVILEGED)
         self.endpoint = free_port()
         self._log_file = folder / "log"
-        hosts = own_hosts(folder)
-        self.known_name = NAME if hosts else "localhost"
+        shown = own_hosts(folder)
+        self.known_name = NAME if shown else "localhost"
         configuration = folder / "danted.conf"
         configuration.write_text(
             CONFIGURATION.format(folder=folder, endpoint=self.endpoint, user=UNPRIVILEGED)
         )
         command: list[str | Path] = [program, "-f", configuration, "-p", folder / "pid"]
-        self._program = Program(command, output=folder / "output", user=UNPRIVILEGED, hosts=hosts)
+        self._program = Program(command, output=folder / "output", user=UNPRIVILEGED, shown=shown)
         self._program.wait_until_listening([self.endpoint], self._log_file)
 
     def connects(self) -> list[str]:

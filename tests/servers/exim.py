@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.servers.certificates import Certificates
 from tests.servers.dovecot import PASSWORD, USERNAME
+from tests.servers.names import no_dns
 from tests.servers.process import (
     MissingServerError,
     Program,
@@ -101,7 +102,8 @@ COMPLETED = re.compile(r"^\S+ \S+ (\S+) Completed", re.MULTILINE)
 class Exim:
     """A running Exim: `plain` (STARTTLS offered, CRAM-MD5 also without) and `tls` (from the first byte).
 
-    `behind_proxy` and `behind_proxy_tls` are the same, but demand a PROXY header (version 1 or 2) first.
+    `behind_proxy` and `behind_proxy_tls` are the same, but demand a PROXY header (version 1 or 2) first;
+    without, Exim greets and answers 503 to every command.
     gone@ any domain is refused, later@ is deferred.
     """
 
@@ -136,7 +138,12 @@ class Exim:
                 password=PASSWORD,
             )
         )
-        self._program = Program([program, "-C", configuration, "-bdf"], output=folder / "output", user=USER)
+        self._program = Program(
+            [program, "-C", configuration, "-bdf"],
+            output=folder / "output",
+            user=USER,
+            shown=no_dns(folder),  # else it would ask for the name of every client that a proxy tells of
+        )
         self._program.wait_until_listening([self.plain, self.tls], self._log_file)
 
     def accepted_message_ids(self) -> list[str]:

@@ -35,13 +35,13 @@ class Microsocks:
         make_folder(folder, owner=UNPRIVILEGED)
         self.open, self.password = free_ports(2)
         self._output = folder / "output"
-        hosts = own_hosts(folder)
-        self.known_name = NAME if hosts else "localhost"
+        shown = own_hosts(folder)
+        self.known_name = NAME if shown else "localhost"
         self._programs = []
         for endpoint, login in ((self.open, []), (self.password, ["-u", USERNAME, "-P", PASSWORD])):
             command: list[str | Path] = [program, "-i", endpoint.host, "-p", str(endpoint.port), *login]
             self._programs.append(
-                Program(command, output=self._output, user=UNPRIVILEGED, hosts=hosts),
+                Program(command, output=self._output, user=UNPRIVILEGED, shown=shown),
             )
         for running, endpoint in zip(self._programs, (self.open, self.password), strict=True):
             running.wait_until_listening([endpoint], self._output)

@@ -14,9 +14,9 @@ import os
 import re
 from pathlib import Path
 
+from tests.servers.names import no_dns
 from tests.servers.process import (
     Program,
-    can_have_own_mounts,
     find_program,
     free_ports,
     make_folder,
@@ -39,8 +39,6 @@ action "sink" relay host smtp://{sink}
 match from any for any action "sink"
 """
 CLIENT = re.compile(r" smtp connected address=(\S+)")
-# The own folders come as $1 and $2, the server and its arguments behind.
-IN_OWN_FOLDERS = f'mount --bind "$1" {SPOOL} && mount --bind "$2" {CONTROL} && shift 2 && exec "$@"'
 
 
 class OpenSmtpd:
@@ -68,11 +66,11 @@ class OpenSmtpd:
         make_folder(CHROOT)
         own_spool = make_folder(folder / "spool", mode=0o711)
         own_run = make_folder(folder / "run")
-        command: list[str | Path] = [program, "-d", "-f", configuration]
-        if can_have_own_mounts():
-            shell = ["unshare", "--mount", "sh", "-c", IN_OWN_FOLDERS, "sh"]
-            command = [*shell, own_spool, own_run, *command]
-        self._program = Program(command, output=self._log_file)
+        self._program = Program(
+            [program, "-d", "-f", configuration],
+            output=self._log_file,
+            shown={SPOOL: own_spool, CONTROL: own_run, **no_dns(folder)},
+        )
         self._program.wait_until_listening(endpoints, self._log_file)
 
     def messages(self, *, at_least: int = 0) -> list[StoredMessage]:

@@ -40,11 +40,13 @@ RECIPIENT_ANSWERS = {
     OVER_QUOTA: "452 4.2.2 over quota",
     GREYLISTED: "450 4.2.1 greylisted",
 }
-# Whoever sends no PROXY header (version 1 or 2) within this time is dropped without a greeting.
+# Whoever sends no PROXY header (version 1 or 2) within this time gets a 421 instead of a greeting. So does
+# "PROXY UNKNOWN", which Postfix 3.7 does not know; its counterpart LOCAL in version 2 is welcome.
 PROXY_SECONDS = 5
 BEHIND_PROXY = (
     f"-o smtpd_upstream_proxy_protocol=haproxy -o smtpd_upstream_proxy_timeout={PROXY_SECONDS}s"
-    " -o smtpd_client_port_logging=yes"
+    " -o smtpd_client_port_logging=yes -o smtpd_sasl_auth_enable=yes"
+    " -o smtpd_relay_restrictions=permit_mynetworks,permit_sasl_authenticated,reject"
 )
 SERVICES = {
     "plain": "",
@@ -53,8 +55,8 @@ SERVICES = {
     "minimal": "-o smtpd_discard_ehlo_keywords=chunking,pipelining,smtputf8,dsn,8bitmime",
     "small": f"-o message_size_limit={SMALL_LIMIT} -o smtpd_recipient_limit={SMALL_RECIPIENTS}",
     "idle": f"-o smtpd_timeout={IDLE_SECONDS}s",
-    "behind_proxy": f"{BEHIND_PROXY} -o smtpd_sasl_auth_enable=yes",
-    "behind_proxy_smtps": f"{BEHIND_PROXY} -o smtpd_sasl_auth_enable=yes -o smtpd_tls_wrappermode=yes",
+    "behind_proxy": BEHIND_PROXY,
+    "behind_proxy_smtps": f"{BEHIND_PROXY} -o smtpd_tls_wrappermode=yes",
 }
 NEEDS_LOGIN = (
     " -o smtpd_sasl_auth_enable=yes -o smtpd_client_restrictions=permit_sasl_authenticated,reject"

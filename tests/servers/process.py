@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +25,9 @@ PORT_RANGE = range(20000, 32000)
 START_SECONDS = 10.0  # a server needs well under one second; a busy machine may need several
 STOP_SECONDS = 5.0
 UNPRIVILEGED = "nobody"
-# The file comes as $1, the program and its arguments behind.
-MOUNT_HOSTS = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
-WITH_OWN_HOSTS = ("unshare", "--mount", "sh", "-c", MOUNT_HOSTS, "sh")
+# Pairs of own files and their places come first, then "--", then the program and its arguments.
+MOUNT = 'while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit; shift 2; done; shift; exec "$@"'
+WITH_MOUNTS = ("unshare", "--mount", "sh", "-c", MOUNT, "sh")
 
 
 class MissingServerError(Exception):
@@ -137,7 +137,7 @@ def make_folder(path: Path, *, owner: str | None = None, group: str | None = Non
 
 
 def can_have_own_mounts() -> bool:
-    """Whether a program can be shown files of its own under fixed paths (a private mount namespace)."""
+    """Whether a program can be shown files of its own in fixed places (a private mount namespace)."""
     trial = subprocess.run(["unshare", "--mount", "true"], capture_output=True, timeout=5, check=False)
     return trial.returncode == 0
 
@@ -149,7 +149,8 @@ class Program:
     an aborted test run leaves nothing behind. A change of user would clear that signal: a server that wants
     to run under another user is therefore started as that user.
 
-    `hosts` is a file that the program finds as /etc/hosts; see `can_have_own_mounts`.
+    `shown` maps fixed places (which must exist) to own files or folders that the program, and nobody else,
+    finds there; it has no effect where `can_have_own_mounts` is False.
     """
 
     def __init__(
@@ -158,10 +159,13 @@ class Program:
         *,
         output: Path,
         user: str | None = None,
-        hosts: Path | None = None,
+        shown: Mapping[Path, Path] | None = None,
     ) -> None:
         self.output = output
-        prefix: list[str | Path] = [] if hosts is None else [*WITH_OWN_HOSTS, hosts]
+        prefix: list[str | Path] = []
+        if shown and can_have_own_mounts():
+            pairs = [part for place, own in shown.items() for part in (own, place)]
+            prefix += [*WITH_MOUNTS, *pairs, "--"]
         prefix += ["setpriv", "--pdeathsig", "TERM"]
         if user is not None and os.geteuid() == 0:
             group = str(pwd.getpwnam(user).pw_gid)

@@ -62,11 +62,11 @@ class SshTunnel:
             make_key(keygen, folder / name, user)
         configuration = folder / "sshd_config"
         configuration.write_text(SERVER_CONFIGURATION.format(folder=folder, server=server))
-        hosts = own_hosts(folder)
-        self.known_name = NAME if hosts else "localhost"
+        shown = own_hosts(folder)
+        self.known_name = NAME if shown else "localhost"
         self._log_file = folder / "sshd"
         self._server = Program(
-            [sshd, "-D", "-e", "-f", configuration], output=self._log_file, user=user, hosts=hosts
+            [sshd, "-D", "-e", "-f", configuration], output=self._log_file, user=user, shown=shown
         )
         self._server.wait_until_listening([server], self._log_file)
         to_server = [*CLIENT_OPTIONS, "-i", str(folder / "user_key"), "-p", str(server.port), "-l", user]

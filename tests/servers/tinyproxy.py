@@ -44,8 +44,8 @@ class Tinyproxy:
         make_folder(folder, owner=UNPRIVILEGED)
         self.open, self.basic = free_ports(2)
         self._log_file = folder / "log"
-        hosts = own_hosts(folder)
-        self.known_name = NAME if hosts else "localhost"
+        shown = own_hosts(folder)
+        self.known_name = NAME if shown else "localhost"
         self._programs = []
         for service, login in (("open", ""), ("basic", f"BasicAuth {USERNAME} {PASSWORD}")):
             endpoint: Endpoint = getattr(self, service)
@@ -58,7 +58,7 @@ class Tinyproxy:
                     [program, "-d", "-c", configuration],
                     output=folder / "output",
                     user=UNPRIVILEGED,
-                    hosts=hosts,
+                    shown=shown,
                 )
             )
         for running, endpoint in zip(self._programs, (self.open, self.basic), strict=True):
