@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import re
 from pathlib import Path
 
@@ -50,12 +52,11 @@ class Dante:
         make_folder(folder, owner=UNPRIVILEGED)
         self.endpoint = free_port()
         self._log_file = folder / "log"
+        user = UNPRIVILEGED if os.geteuid() == 0 else getpass.getuser()
         shown = own_hosts(folder)
         self.known_name = NAME if shown else "localhost"
         configuration = folder / "danted.conf"
-        configuration.write_text(
-            CONFIGURATION.format(folder=folder, endpoint=self.endpoint, user=UNPRIVILEGED)
-        )
+        configuration.write_text(CONFIGURATION.format(folder=folder, endpoint=self.endpoint, user=user))
         command: list[str | Path] = [program, "-f", configuration, "-p", folder / "pid"]
         self._program = Program(command, output=folder / "output", user=UNPRIVILEGED, shown=shown)
         self._program.wait_until_listening([self.endpoint], self._log_file)

@@ -22,6 +22,7 @@ from tests.servers.process import (
 
 USERNAME = "pu"
 PASSWORD = "ppass"
+SHARED_MEMORY = Path("/dev/shm")
 # PASSWORD as `openssl passwd -6 -salt lab` writes it.
 PASSWORD_HASH = (
     "$6$lab$FrH7heWDVSAKHT0xiWtBJcu1cjtdzUZUo.T9HFChLaP97WcmHr13e.4IBMxYr97KaFlFDKSsjCqPdoB/tgxnG."
@@ -87,7 +88,9 @@ class Squid:
                 helper=helper,
             )
         )
-        command: list[str | Path] = [program, "-N", "-f", configuration]
+        # Its shared memory is called after the service: two of them must not meet there.
+        self._service = f"mailbridge{self.open.port}"
+        command: list[str | Path] = [program, "-N", "-n", self._service, "-f", configuration]
         self._program = Program(command, output=folder / "output", user=UNPRIVILEGED)
         self._program.wait_until_listening([self.open, self.basic, self.https], self._log_file)
 
@@ -99,6 +102,6 @@ class Squid:
         return tail(self._log_file)
 
     def stop(self) -> None:
-        self._program.stop(
-            politely=False
-        )  # asked politely it takes two seconds, and there is nothing to save
+        self._program.stop(politely=False)  # asked politely it takes two seconds
+        for path in SHARED_MEMORY.glob(f"{self._service}-*"):
+            path.unlink()
