@@ -465,5 +465,5 @@ input()
         endpoints = [Endpoint(int(port)) for port in ports]
         assert all(accepts(endpoint) for endpoint in endpoints)
         child.send_signal(signal.SIGKILL)
-    shutil.rmtree(folder, ignore_errors=True)
     assert wait_until(lambda: not any(accepts(endpoint) for endpoint in endpoints), SECONDS)
+    shutil.rmtree(folder)
