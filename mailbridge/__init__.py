@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         TokenUnavailable,
     )
     from mailbridge.mailer import Mailer, Session
+    from mailbridge.mechanisms import register_sasl
     from mailbridge.message import Message
     from mailbridge.options import PoolOptions, RetryOptions, Timeouts, TLSOptions
     from mailbridge.pool import PoolStats
@@ -56,6 +57,7 @@ _HOMES = {
     "connection": ("SMTPConnection",),
     "envelope": ("Envelope",),
     "mailer": ("Mailer", "Session"),
+    "mechanisms": ("register_sasl",),
     "message": ("Message",),
     "options": ("PoolOptions", "RetryOptions", "TLSOptions", "Timeouts"),
     "pool": ("PoolStats",),
@@ -117,6 +119,7 @@ __all__ = [
     "mailer_for",
     "open_channel",
     "register_proxy",
+    "register_sasl",
     "render",
 ]
 

@@ -12,6 +12,8 @@ from ipaddress import ip_address
 from typing import Any, Literal, TypedDict, Unpack
 
 from mailbridge.errors import ConfigurationError
+from mailbridge.mechanisms import may_lack_password, parse_mechanisms, require_fit
+from mailbridge.oauth2_options import OAuth2Options, parse_oauth2
 from mailbridge.options import (
     Credential,
     PoolOptions,
@@ -37,19 +39,15 @@ Family = Literal["any", "ipv4", "ipv6"]
 # RFC 8314 section 3.3 names 465 for implicit TLS, RFC 6409 587 for submission.
 DEFAULT_PORTS: Mapping[str, int] = {"tls": 465, "starttls": 587, "opportunistic": 587, "none": 25}
 
-MECHANISMS = ("CRAM-MD5", "PLAIN", "LOGIN")
-
 # Names of the vocabulary whose machinery is not in this release: refused, never ignored.
 NOT_YET = {
     "service": "name host, port and security instead",
-    "oauth2": "use username and password",
     "protocol": "only SMTP is spoken",
     "rate": "limit the rate where messages are made",
     "servers": "configure one server for each mailer",
     "dsn": "leave it out",
     "defaults": "set the headers on each message",
 }
-NOT_YET_MECHANISMS = re.compile(r"SCRAM-.+|XOAUTH2|OAUTHBEARER|EXTERNAL|ANONYMOUS|GSSAPI|NTLM")
 
 # RFC 5321 section 4.1.2: Domain or address-literal, the only things EHLO may name.
 _EHLO_NAME = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.?)+|\[[A-Za-z0-9:.\-]+\]")
@@ -64,6 +62,7 @@ class Options(TypedDict, total=False):
     security: Security | None
     username: str | Callable[[], str] | None
     password: str | Secret | Callable[[], str] | None
+    oauth2: OAuth2Options | Mapping[str, Any] | Callable[[], Any] | str | None
     auth: str | list[str] | tuple[str, ...] | None
     allow_insecure_auth: bool | None
     tls: TLSOptions | Mapping[str, Any] | None
@@ -96,6 +95,7 @@ class SMTPConfig:
     security: Security
     username: str | Callable[[], str] | None
     password: Credential | None
+    oauth2: OAuth2Options | None
     auth: tuple[str, ...]
     allow_insecure_auth: bool
     tls: TLSOptions
@@ -155,18 +155,19 @@ class SMTPConfig:
 
     @property
     def has_credentials(self) -> bool:
-        return self.username is not None
+        """Whether a login is wanted: with a user, or by a mechanism that needs none."""
+        return self.username is not None or may_lack_password(self.auth)
 
 
 KNOWN = sorted({*Options.__annotations__, *NOT_YET})
-_GROUPS = ("tls", "timeouts", "pool", "retry")
+_GROUPS = ("tls", "timeouts", "pool", "retry", "oauth2")
 
 
 def _parse(given: Mapping[str, Any]) -> dict[str, Any]:
     options = _with_url(_named(given))
     values: dict[str, Any] = {
         "host": _host(options.get("host", "localhost")),
-        "auth": _auth(options.get("auth", "auto")),
+        "auth": parse_mechanisms(options.get("auth", "auto")),
         "tls": build_group(TLSOptions, "tls", options.get("tls", {})),
         "timeouts": _timeouts(options.get("timeout"), options.get("timeouts", {})),
         "local_hostname": _local_hostname(options.get("local_hostname")),
@@ -185,7 +186,10 @@ def _parse(given: Mapping[str, Any]) -> dict[str, Any]:
         values[name] = as_switch(name, options.get(name, default))
     values |= _way(values["host"], options.get("proxy"), options.get("proxy_protocol"))
     values["source_address"] = _source_address(options.get("source_address"), values["family"])
-    values |= _credentials(options.get("username"), options.get("password"))
+    values |= _credentials(
+        options.get("username"), options.get("password"), values["auth"], options.get("oauth2")
+    )
+    require_fit(values["auth"], has_token=values["oauth2"] is not None)
     values |= _endpoint(values["host"], options.get("port"), options.get("security"))
     if (
         values["host"].startswith("unix:")
@@ -294,7 +298,7 @@ def _endpoint(host: str, port: object, security: object) -> dict[str, Any]:
     return {"security": security, "port": port if port is not None else DEFAULT_PORTS[security]}
 
 
-def _credentials(username: Any, password: Any) -> dict[str, Any]:
+def _credentials(username: Any, password: Any, auth: tuple[str, ...], oauth2: Any) -> dict[str, Any]:
     if username is not None and not callable(username):
         username = as_text("username", username)
     if password is not None and not callable(password):
@@ -302,22 +306,21 @@ def _credentials(username: Any, password: Any) -> dict[str, Any]:
     # Frameworks hand on empty strings for "none"; a user name without a password is a mistake.
     if username == "" and not password:
         username = password = None
-    if (username is None) != (password is None):
+    if oauth2 is not None:
+        return {"username": username, "password": None, "oauth2": _oauth2(oauth2, username, password)}
+    if (username is None) != (password is None) and not (password is None and may_lack_password(auth)):
         missing, given = ("password", "username") if password is None else ("username", "password")
         raise invalid(given, f"is given without {missing}")
-    return {"username": username, "password": password}
+    return {"username": username, "password": password, "oauth2": None}
 
 
-def _auth(value: object) -> tuple[str, ...]:
-    names = _words("auth", value)
-    if names == ("AUTO",):
-        return ()
-    for name in names:
-        if NOT_YET_MECHANISMS.fullmatch(name):
-            raise invalid("auth", f"names {name}, which is not available yet in this release")
-        if name not in MECHANISMS:
-            raise invalid("auth", f"must be auto or name some of {', '.join(MECHANISMS)}, not {name!r}")
-    return names
+def _oauth2(value: object, username: object, password: object) -> OAuth2Options:
+    options = parse_oauth2(value)
+    if not username:
+        raise invalid("oauth2", "needs username: the mailbox that tokens are for")
+    if password:
+        raise invalid("password", "can't stand beside oauth2, which logs in without one")
+    return options
 
 
 def _words(name: str, value: object) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from mailbridge.flows import opening
 from mailbridge.flows.authentication import authentication
 from mailbridge.flows.closing import single
 from mailbridge.flows.delivery import Delivered, Transaction, delivery
+from mailbridge.net.channel_binding import channel_bindings
 from mailbridge.net.deadline import NEVER, Clock, Deadline
 from mailbridge.net.dialing import Target
 from mailbridge.net.own_name import ehlo_name
@@ -198,8 +199,9 @@ class SMTPConnection:
         try:
             may_be_clear = self._is_loopback or self.config.allow_insecure_auth
             require_safe_channel(is_safe=self.secure or may_be_clear)
-            mechanisms = usable_mechanisms(self.config, self.capabilities)
             talk = self._opened()
+            bindings = channel_bindings(talk.stream)
+            mechanisms = usable_mechanisms(self.config, self.capabilities, bindings=bindings)
             self.mechanism = talk.run(authentication(talk.wire, mechanisms), deadline)
         except BaseException as error:
             self._fail(error)

@@ -1,7 +1,8 @@
 """Who logs in, by which mechanisms, and whether the channel is safe enough for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 
 from mailbridge.config import SMTPConfig
 from mailbridge.errors import AuthenticationFailed, ConfigurationError, NotSupported
@@ -9,6 +10,8 @@ from mailbridge.protocol import sasl
 from mailbridge.protocol.capabilities import Capabilities
 from mailbridge.results import printable
 from mailbridge.secret import Secret
+
+NO_BINDINGS: Mapping[str, bytes] = MappingProxyType({})
 
 
 def require_safe_channel(*, is_safe: bool) -> None:
@@ -21,9 +24,16 @@ def require_safe_channel(*, is_safe: bool) -> None:
         )
 
 
-def usable_mechanisms(config: SMTPConfig, capabilities: Capabilities) -> list[Callable[[], sasl.Mechanism]]:
+def usable_mechanisms(
+    config: SMTPConfig,
+    capabilities: Capabilities,
+    *,
+    bindings: Mapping[str, bytes] = NO_BINDINGS,
+    token: Secret | None = None,
+) -> list[Callable[[], sasl.Mechanism]]:
     """The mechanisms to try, strongest first or as `auth` orders them, with the credentials of now.
 
+    `bindings`: the channel bindings of the connection, by type; `token`: an OAuth2 access token.
     Raises `NotSupported` if AUTH is not offered: a send without the configured login would be
     another mail than was asked for. `AuthenticationFailed` if no mechanism fits.
     """
@@ -35,13 +45,21 @@ def usable_mechanisms(config: SMTPConfig, capabilities: Capabilities) -> list[Ca
             hint="Remove username and password if this server takes mail without.",
         )
     offered = capabilities.auth_mechanisms
-    names = sasl.candidates(config.auth or "auto", offered)
+    credentials = sasl.Credentials(
+        "" if config.username is None else _value(config.username).reveal(),
+        None if config.password is None else _value(config.password),
+        token=token,
+        host=config.host,
+        port=config.port,
+        bindings=bindings,
+    )
+    names = sasl.candidates(config.auth or "auto", offered, credentials)
     if not names:
         shown = printable(", ".join(offered)) or "no mechanism"
-        allowed = ", ".join(config.auth or sasl.RANKING)
+        usable = sasl.candidates(config.auth or "auto", sorted(sasl.AVAILABLE), credentials)
+        allowed = ", ".join(config.auth or usable)
         raise AuthenticationFailed(f"The server offers {shown}; usable are {allowed}", stage="auth")
-    credentials = sasl.Credentials(_value(config.username).reveal(), _value(config.password))
-    return [partial(sasl.mechanism, name, credentials) for name in names]
+    return [partial(sasl.mechanism, name, credentials, offered) for name in names]
 
 
 def _value(source: object) -> Secret:

@@ -12,6 +12,9 @@ from mailbridge.errors import InvalidMessage
 from mailbridge.protocol.replies import MAX_EHLO_LINES, MAX_LINES
 from mailbridge.results import printable
 
+# RFC 5321 section 4.5.3.1.4, in octets with CRLF; RFC 4954 section 4 holds AUTH to it, too.
+LONGEST_LINE = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Command:

@@ -20,9 +20,9 @@ __all__ = ["Session"]
 
 # RFC 2920 section 3.1; RFC 4954 section 4 and RFC 3207 section 4 say the same of AUTH and STARTTLS.
 _ENDS_A_GROUP = frozenset({"EHLO", "HELO", "DATA", "VRFY", "EXPN", "QUIT", "NOOP", "AUTH", "STARTTLS"})
-# Bytes: RFC 5321 section 4.5.3.1.4, with room for what extensions add; AUTH as in RFC 4954 section 4.
+# Bytes: RFC 5321 section 4.5.3.1.4, with room for what extensions add; AUTH has none (RFC 4954 section 4).
 _MAX_COMMAND = 2048
-_MAX_AUTH = 12288
+_MAX_AUTH = 512
 
 
 class Session:

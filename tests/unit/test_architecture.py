@@ -20,7 +20,8 @@ ADAPTERS = ("mailbridge_django", "mailbridge_flask")
 LONGEST_FILE = 400  # lines; what people hold up has files near 250, what ages badly has one beyond 1 000
 
 LAYERS = (
-    "errors secret results options urls config envelope addresses mailbox message events hints logs proxies",
+    "errors secret results options oauth2_options urls config envelope addresses mailbox message events hints"
+    " logs proxies mechanisms",
     "protocol",
     "flows",
     "net",

@@ -6,7 +6,7 @@ stand-in for TLS.
 
 import hmac
 
-from mailbridge.protocol.sasl.base import Credentials, one_too_many
+from mailbridge.protocol.sasl.base import Credentials, Exchange, needed, one_too_many
 
 
 def md5_is_allowed() -> bool:
@@ -18,7 +18,7 @@ def md5_is_allowed() -> bool:
     return True
 
 
-class CramMD5:
+class CramMD5(Exchange):
     """Answers one challenge with the name and the keyed digest of the challenge."""
 
     __slots__ = ("_credentials", "_is_answered")
@@ -35,5 +35,6 @@ class CramMD5:
         if self._is_answered:
             raise one_too_many(self.name)
         self._is_answered = True
-        digest = hmac.digest(self._credentials.password.reveal().encode(), challenge, "md5").hex()
+        password = needed(self._credentials.password, self.name)
+        digest = hmac.digest(password.reveal().encode(), challenge, "md5").hex()
         return f"{self._credentials.username} {digest}".encode()

@@ -4,10 +4,10 @@ It never became an RFC. Servers word their prompts as they like, so the order of
 and not what they say.
 """
 
-from mailbridge.protocol.sasl.base import Credentials, one_too_many
+from mailbridge.protocol.sasl.base import Credentials, Exchange, needed, one_too_many
 
 
-class Login:
+class Login(Exchange):
     """Answers the first challenge with the name and the second with the password."""
 
     __slots__ = ("_answered", "_credentials")
@@ -25,5 +25,5 @@ class Login:
         if self._answered == 1:
             return self._credentials.username.encode()
         if self._answered == 2:
-            return self._credentials.password.reveal().encode()
+            return needed(self._credentials.password, self.name).reveal().encode()
         raise one_too_many(self.name)
