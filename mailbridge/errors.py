@@ -236,7 +236,12 @@ class AuthenticationFailed(MailbridgeError, smtplib.SMTPAuthenticationError):
 
 
 class TokenUnavailable(AuthenticationFailed):
-    """No OAuth2 access token could be had."""
+    """No OAuth2 access token could be had; transient if asking again later may help.
+
+    `retry_after` is the wait in seconds that the token server asked for, None if it did not.
+    """
+
+    retry_after: float | None = None
 
 
 class ConnectionLost(MailbridgeError, smtplib.SMTPServerDisconnected, ConnectionError):
