@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import smtplib
 import threading
 import uuid
@@ -21,6 +22,9 @@ from mailbridge import (
     SenderRefused,
     SMTPConnection,
 )
+from mailbridge.credentials import usable_mechanisms
+from mailbridge.flows.authentication import authentication
+from mailbridge.net.deadline import NEVER
 from tests.integration.conftest import Configure, StartMailer
 from tests.integration.mails import new_mail
 from tests.servers.dovecot import PASSWORD, USERNAME, Dovecot
@@ -37,10 +41,11 @@ SUBMISSION = [
     ("dovecot", "submissions", "tls"),
 ]
 on_submission = pytest.mark.parametrize(("server", "service", "security"), SUBMISSION)
+BY_PASSWORD = ["PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256"]
 
 
 @on_submission
-@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5"])
+@pytest.mark.parametrize("mechanism", BY_PASSWORD)
 def test_each_mechanism(
     request: pytest.FixtureRequest,
     configure: Configure,
@@ -63,7 +68,8 @@ def test_each_mechanism(
 @pytest.mark.parametrize(
     ("auth", "expected"),
     [
-        ("auto", "CRAM-MD5"),
+        ("auto", "SCRAM-SHA-256"),
+        (["CRAM-MD5", "SCRAM-SHA-256"], "CRAM-MD5"),
         (["LOGIN", "PLAIN"], "LOGIN"),
         (["PLAIN", "CRAM-MD5"], "PLAIN"),
         ("login", "LOGIN"),
@@ -95,6 +101,78 @@ def test_no_mechanism_in_common(exim: Exim, mailer: StartMailer) -> None:
     assert "CRAM-MD5" in raised.value.message
 
 
+def log_in_with_token(connection: SMTPConnection, token: str) -> str:
+    connection.connect()
+    talk = connection._conversation
+    assert talk is not None
+    mechanisms = usable_mechanisms(connection.config, connection.capabilities, token=Secret(token))
+    return talk.run(authentication(talk.wire, mechanisms), NEVER)
+
+
+# One that fits into the AUTH line, and one with many claims.
+TOKEN_LENGTHS = [10, 3000]
+
+
+@on_submission
+@pytest.mark.parametrize("mechanism", ["XOAUTH2", "OAUTHBEARER"])
+@pytest.mark.parametrize("length", TOKEN_LENGTHS)
+def test_an_access_token(
+    request: pytest.FixtureRequest,
+    dovecot: Dovecot,
+    configure: Configure,
+    server: str,
+    service: str,
+    security: str,
+    mechanism: str,
+    length: int,
+) -> None:
+    """A long one goes out in two steps, since it would not fit into the AUTH line (RFC 4954 section 4)."""
+    token = ("t.0k-en_" * length)[:length]
+    dovecot.introspection.accept(token, USERNAME)
+    running = request.getfixturevalue(server)
+    options = {"username": USERNAME, "auth": mechanism, "oauth2": {"access_token": token}}
+    connection, mail = (
+        SMTPConnection(configure(getattr(running, service), security=security, **options)),
+        new_mail(),
+    )
+    assert log_in_with_token(connection, token) == mechanism
+    assert connection.send(mail.envelope, mail.content).accepted
+    connection.quit()
+    assert dovecot.introspection.asked[-1] == token
+
+
+@on_submission
+@pytest.mark.parametrize("mechanism", ["XOAUTH2", "OAUTHBEARER"])
+def test_a_token_that_is_refused_tells_why(
+    request: pytest.FixtureRequest,
+    configure: Configure,
+    server: str,
+    service: str,
+    security: str,
+    mechanism: str,
+) -> None:
+    """The challenge with the error is answered as each mechanism says: the server's verdict comes then."""
+    running = request.getfixturevalue(server)
+    options = {"username": USERNAME, "auth": mechanism, "oauth2": {"access_token": "x"}}
+    connection = SMTPConnection(configure(getattr(running, service), security=security, **options))
+    with pytest.raises(AuthenticationFailed) as raised:
+        log_in_with_token(connection, "bad-token-secret")
+    error = raised.value
+    assert (error.smtp_code, error.mechanism) == (535, mechanism)
+    assert json.loads(error.challenge)["status"] in ("401", "invalid_token")
+    assert "bad-token" not in f"{error} {error!r} {error.args} {error.__dict__}"
+    connection.close()
+
+
+def test_a_token_goes_by_what_the_server_offers(dovecot: Dovecot, configure: Configure) -> None:
+    config = configure(
+        dovecot.submission, security="starttls", username=USERNAME, oauth2={"access_token": "x"}
+    )
+    connection = SMTPConnection(config)
+    assert log_in_with_token(connection, f"good-{USERNAME}") == "OAUTHBEARER"
+    connection.quit()
+
+
 def test_credentials_can_come_from_callables(postfix: Postfix, mailer: StartMailer) -> None:
     """They are asked at each login, so that a password can be changed while the process runs."""
     passwords = iter([PASSWORD, PASSWORD])
@@ -111,7 +189,7 @@ def test_one_login_for_many_messages(dovecot: Dovecot, mailer: StartMailer) -> N
 
 
 @on_submission
-@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5"])
+@pytest.mark.parametrize("mechanism", BY_PASSWORD)
 def test_a_wrong_password(
     request: pytest.FixtureRequest,
     mailer: StartMailer,
@@ -253,7 +331,7 @@ def test_the_password_is_in_no_log(
     dovecot: Dovecot, mailer: StartMailer, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level("DEBUG")
-    for mechanism in ("PLAIN", "LOGIN", "CRAM-MD5"):
+    for mechanism in BY_PASSWORD:
         options = {"username": USERNAME, "password": Secret(PASSWORD), "auth": mechanism, "debug": True}
         new_mail().send(mailer(dovecot.submission, security="starttls", **options))
     told = caplog.text

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.servers.certificates import Certificates
+from tests.servers.introspection import Introspection
 from tests.servers.process import (
     UNPRIVILEGED,
     Endpoint,
@@ -34,7 +35,7 @@ ssl = required
 ssl_cert = <{cert}
 ssl_key = <{key}
 ssl_min_protocol = TLSv1.2
-auth_mechanisms = plain login cram-md5 scram-sha-1 scram-sha-256
+auth_mechanisms = plain login cram-md5 scram-sha-1 scram-sha-256 oauthbearer xoauth2
 # A refused login shall not cost the test two seconds, nor the next one from this address some more.
 auth_failure_delay = 0
 service anvil {{
@@ -47,6 +48,11 @@ default_login_user = dovenull
 default_internal_user = dovecot
 first_valid_uid = 1
 mail_location = maildir:{folder}/mail/%u
+passdb {{
+  driver = oauth2
+  mechanisms = oauthbearer xoauth2
+  args = {folder}/oauth2.conf
+}}
 passdb {{
   driver = passwd-file
   args = {folder}/users
@@ -74,12 +80,23 @@ service auth {{
   }}
 }}
 """
+# Which token is whose is asked over HTTP (RFC 7662).
+OAUTH2 = """\
+introspection_mode = post
+introspection_url = {introspection.url}
+active_attribute = active
+active_value = true
+username_attribute = username
+client_id = dovecot
+client_secret = lab
+"""
 
 
 class Dovecot:
     """A running Dovecot: `submission` (STARTTLS), `submissions` (TLS at once), `sasl` (for Postfix).
 
-    Both services want a login as USERNAME with PASSWORD. Dovecot takes loopback for as good as TLS: it offers
+    Both services want a login as USERNAME with PASSWORD, or with an access token that `introspection` knows:
+    `good-NAME` is NAME's, and others can be made known. Dovecot takes loopback for as good as TLS: it offers
     the login in the clear too, where a server elsewhere would not.
     """
 
@@ -95,6 +112,8 @@ class Dovecot:
         make_folder(folder)
         make_folder(folder / "mail", owner=UNPRIVILEGED)
         (folder / "users").write_text(f"{USERNAME}:{{PLAIN}}{PASSWORD}\n")
+        self.introspection = Introspection()
+        (folder / "oauth2.conf").write_text(OAUTH2.format(introspection=self.introspection))
         self._sink = SmtpSink(folder / "sink")
         (folder / "dovecot.conf").write_text(
             CONFIGURATION.format(
@@ -122,3 +141,4 @@ class Dovecot:
     def stop(self) -> None:
         self._program.stop()
         self._sink.stop()
+        self.introspection.stop()
