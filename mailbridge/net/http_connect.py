@@ -20,6 +20,7 @@ MAX_HEADER = 16 * 1024  # bytes
 _MOST_INTERIM_ANSWERS = 8
 
 _HINTS = {
+    401: "The proxy does not accept these credentials.",  # tinyproxy says so, where RFC 9110 has 407
     403: "The proxy does not allow this host or port; its administrator can.",
     407: "The proxy wants credentials: write them into its URL as user:password@.",
     502: "The proxy could not reach the server; check host and port.",
@@ -33,7 +34,7 @@ def http_connect(stream: Stream, proxy: ProxyURL, target: tuple[str, int], deadl
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER)
     stream.send(_request(connection, proxy, target), deadline)
     try:
-        answer = _answer(connection, stream, deadline)
+        answer = _answer(connection, stream, proxy, deadline)
     except h11.RemoteProtocolError as error:
         raise ProxyFailed(f"The proxy {proxy} did not answer in HTTP: {printable(str(error), 200)}") from None
     reason = printable(bytes(answer.reason).decode("latin-1"), 200)
@@ -67,7 +68,7 @@ def _basic(proxy: ProxyURL) -> bytes:
     return b"Basic " + b64encode(f"{proxy.username}:{password}".encode())
 
 
-def _answer(connection: h11.Connection, stream: Stream, deadline: Deadline) -> h11.Response:
+def _answer(connection: h11.Connection, stream: Stream, proxy: ProxyURL, deadline: Deadline) -> h11.Response:
     interim = 0
     while True:
         event = connection.next_event()
@@ -76,14 +77,14 @@ def _answer(connection: h11.Connection, stream: Stream, deadline: Deadline) -> h
         if isinstance(event, h11.InformationalResponse):
             interim += 1
             if interim > _MOST_INTERIM_ANSWERS:
-                raise ProxyFailed("The proxy sent interim answers without end")
+                raise ProxyFailed(f"The proxy {proxy} sent interim answers without end")
         elif event is h11.NEED_DATA:
             data = stream.receive(deadline)
             if not data:
-                raise ProxyFailed("The proxy closed the connection before it had answered")
+                raise ProxyFailed(f"The proxy {proxy} closed the connection before it had answered")
             connection.receive_data(data)
         else:
-            raise ProxyFailed("The proxy closed the connection instead of an answer")
+            raise ProxyFailed(f"The proxy {proxy} closed the connection instead of an answer")
 
 
 def _hint(status: int, proxy: ProxyURL) -> str:

@@ -9,7 +9,14 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mailbridge.errors import ConnectFailed, ConnectTimeout, MailbridgeError, ProxyFailed
+from mailbridge.errors import (
+    ConnectFailed,
+    ConnectTimeout,
+    MailbridgeError,
+    ProxyFailed,
+    TLSFailed,
+    TLSModeMismatch,
+)
 from mailbridge.net.deadline import Deadline
 from mailbridge.net.dialing import Dialed, Target, dial
 from mailbridge.net.handshake import Handshake
@@ -119,9 +126,7 @@ def _step(
         return f"{proxy} to {authority(stop)} by its handler"
     try:
         if proxy.scheme == "https":
-            name = f"{proxy.host}:{proxy.port}"
-            handshake = Handshake(stream, proxy.tls, host=proxy.host, server=name)
-            handshake.perform(mode="tls", deadline=deadline, to_proxy=True)
+            _encrypt(stream, proxy, deadline)
         if proxy.scheme in ("http", "https"):
             return f"{proxy} {http_connect(stream, proxy, stop, deadline)}"
         if proxy.scheme == "socks4":
@@ -136,6 +141,20 @@ def _step(
         raise
     except OSError as error:
         raise ProxyFailed(f"The connection to the proxy {proxy} broke: {error.strerror or error}") from error
+
+
+def _encrypt(stream: Stream, proxy: ProxyURL, deadline: Deadline) -> None:
+    """TLS to the proxy itself. What goes wrong is said of the proxy, not of the mail server behind it."""
+    try:
+        handshake = Handshake(stream, proxy.tls, host=proxy.host, server=f"{proxy.host}:{proxy.port}")
+        handshake.perform(mode="tls", deadline=deadline, to_proxy=True)
+    except MailbridgeError as error:
+        error.reword(f"TLS to the proxy {proxy}: {error.message}")
+        if isinstance(error, TLSModeMismatch):
+            error.hint = "Write http:// if the proxy speaks no TLS on this port."
+        elif isinstance(error, TLSFailed):
+            error.hint = "Its options are those of proxy.tls (ca_file, server_hostname, ...), not of tls."
+        raise
 
 
 def _ipv4(stop: tuple[str, int], dns_timeout: float | None, deadline: Deadline) -> tuple[str, int]:
