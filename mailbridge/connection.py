@@ -15,7 +15,7 @@ from mailbridge.config import SMTPConfig
 from mailbridge.conversation import Conversation, complete
 from mailbridge.credentials import require_safe_channel, usable_mechanisms
 from mailbridge.envelope import Envelope
-from mailbridge.errors import ConnectionLost, MailbridgeError, NotSupported, Refused
+from mailbridge.errors import ConnectionLost, ConnectTimeout, MailbridgeError, NotSupported, Refused
 from mailbridge.flows import opening
 from mailbridge.flows.authentication import authentication
 from mailbridge.flows.closing import single
@@ -151,7 +151,13 @@ class SMTPConnection:
         # Behind a proxy our own ends are those of another connection, and mean nothing to the server.
         ends = (None, None) if self.config.proxy else talk.stream.ends
         header = proxy_header.encode(proxy_header.for_socket(self.config.proxy_protocol, *ends))
-        talk.stream.send(header, deadline.within(self.config.timeouts.connect))
+        try:
+            talk.stream.send(header, deadline.within(self.config.timeouts.connect))
+        except ConnectionError:
+            pass  # what the server said before it hung up is read with the greeting
+        except TimeoutError:
+            message = "The time limit ran out before the PROXY header was sent"
+            raise ConnectTimeout(message, stage="tcp", hint="The option is timeouts.connect.") from None
 
     def _target(self) -> Target:
         config = self.config
