@@ -1,0 +1,112 @@
+"""Each place where a proxy can be named: the command line (also with `ssh -D`), Django, Flask."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from django.core.mail import EmailMessage as DjangoMessage
+from flask import Flask
+
+import mailbridge
+from mailbridge import ProxyFailed
+from mailbridge_flask import Mail
+from mailbridge_flask import Message as FlaskMessage
+from tests.django.conftest import MODES, overridden, settings_for
+from tests.integration.conftest import SECONDS
+from tests.integration.ways import HTTP_LOGIN
+from tests.servers.certificates import Certificates
+from tests.servers.dovecot import PASSWORD, USERNAME
+from tests.servers.postfix import Postfix
+from tests.servers.process import free_port
+from tests.servers.squid import PASSWORD as PROXY_PASSWORD
+from tests.servers.squid import Squid
+from tests.servers.ssh import SshTunnel
+
+INBOX = "inbox@lab.test"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def close_pools() -> Iterator[None]:
+    yield
+    mailbridge.close_all()
+
+
+def mailbridge_verify(url: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mailbridge", "verify", "--debug", url]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3 * SECONDS, check=False)
+
+
+class TestCommandLine:
+    def test_through_an_http_proxy_with_credentials(
+        self, squid: Squid, postfix: Postfix, certificates: Certificates
+    ) -> None:
+        server = f"{USERNAME}:{PASSWORD}@{squid.known_name}:{postfix.submission.port}"
+        ca_file = quote(str(certificates.ca_file))
+        done = mailbridge_verify(
+            f"smtp://{server}/?proxy=http://{HTTP_LOGIN}{squid.basic}&tls.ca_file={ca_file}"
+        )
+        assert done.returncode == 0, done
+        asked = f"http://{squid.basic} CONNECT {squid.known_name}:{postfix.submission.port}: 200 "
+        assert asked in done.stdout
+        for secret in (PROXY_PASSWORD, f":{PASSWORD}"):
+            assert secret not in done.stdout + done.stderr
+
+    def test_as_documented_through_ssh(
+        self, ssh_tunnel: SshTunnel, postfix: Postfix, certificates: Certificates
+    ) -> None:
+        server = f"{USERNAME}:{PASSWORD}@{ssh_tunnel.known_name}:{postfix.submission.port}"
+        options = f"proxy=socks5://{ssh_tunnel.endpoint}&tls.ca_file={quote(str(certificates.ca_file))}"
+        done = mailbridge_verify(f"smtp://{server}/?{options}")
+        assert done.returncode == 0, done
+        assert ssh_tunnel.connects()[-1] == f"{ssh_tunnel.known_name}:{postfix.submission.port}"
+
+    def test_the_server_refuses_ssh(self, ssh_tunnel: SshTunnel) -> None:
+        done = mailbridge_verify(f"smtp://localhost:{free_port().port}/?proxy=socks5://{ssh_tunnel.endpoint}")
+        assert done.returncode == 1
+        assert "closed the connection" in done.stdout
+        assert "ssh -D" in done.stdout
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_in_djangos_options(mode: str, squid: Squid, postfix: Postfix, certificates: Certificates) -> None:
+    options = {
+        "host": squid.known_name,
+        "port": postfix.plain.port,
+        "security": "starttls",
+        "tls": {"ca_file": str(certificates.ca_file)},
+        "proxy": f"http://{HTTP_LOGIN}{squid.basic}",
+    }
+    already = len(postfix.accepted_message_ids())
+    with overridden(**settings_for(mode, **options)):
+        assert DjangoMessage("x", "hello", "shop@example.com", [INBOX]).send() == 1
+    assert len(postfix.accepted_message_ids()) == already + 1
+    assert squid.connects()[-1] == f"{squid.known_name}:{postfix.plain.port}"
+    options["proxy"] = f"http://{squid.basic}"
+    with overridden(**settings_for(mode, **options)), pytest.raises(ProxyFailed, match="407"):
+        DjangoMessage("x", "hello", "shop@example.com", [INBOX]).send()
+
+
+def test_in_flasks_configuration(squid: Squid, postfix: Postfix, certificates: Certificates) -> None:
+    app = Flask("testapp")
+    app.config.from_mapping(
+        MAILBRIDGE_HOST=squid.known_name,
+        MAILBRIDGE_PORT=postfix.plain.port,
+        MAILBRIDGE_TLS={"ca_file": str(certificates.ca_file)},
+        MAILBRIDGE_PROXY={
+            "url": f"https://localhost:{squid.https.port}",
+            "tls": {"ca_file": str(certificates.ca_file)},
+        },
+        MAILBRIDGE_DEFAULT_SENDER="shop@example.com",
+    )
+    mail = Mail(app)
+    already = len(postfix.accepted_message_ids())
+    with app.app_context():
+        mail.send(FlaskMessage("x", recipients=[INBOX], body="hello"))
+    assert len(postfix.accepted_message_ids()) == already + 1
+    assert squid.connects()[-1] == f"{squid.known_name}:{postfix.plain.port}"
