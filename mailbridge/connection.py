@@ -116,10 +116,11 @@ class SMTPConnection:
         `ProtocolViolation`, `NotSupported` (STARTTLS is required and not offered).
         """
         try:
-            talk = self._conversation = self._open(deadline)
-            self._announce(talk, deadline)
+            dialing = deadline.within(self.config.timeouts.connect)
+            talk = self._conversation = self._open(dialing)
+            self._announce(talk, dialing)
             if self.config.security == "tls" and not self.secure:
-                talk.start_tls(deadline)
+                talk.start_tls(dialing)
             self.greeting = talk.run(opening.greeting(talk.wire), deadline)
             self._introduce(talk, deadline)
             if self._wants_starttls():
@@ -132,10 +133,9 @@ class SMTPConnection:
 
     def _open(self, deadline: Deadline) -> Conversation:
         sock, secured = self._given
-        within = deadline.within(self.config.timeouts.connect)
         if sock is None:
             timeouts, proxies = self.config.timeouts, self.config.proxy
-            self.reached = reach(self._target(), proxies, dns_timeout=timeouts.dns, deadline=within)
+            self.reached = reach(self._target(), proxies, dns_timeout=timeouts.dns, deadline=deadline)
             stream, self._is_loopback = self.reached.stream, self.reached.is_loopback
         else:
             stream = Stream(sock, secured=secured)
@@ -152,7 +152,7 @@ class SMTPConnection:
         ends = (None, None) if self.config.proxy else talk.stream.ends
         header = proxy_header.encode(proxy_header.for_socket(self.config.proxy_protocol, *ends))
         try:
-            talk.stream.send(header, deadline.within(self.config.timeouts.connect))
+            talk.stream.send(header, deadline)
         except ConnectionError:
             pass  # what the server said before it hung up is read with the greeting
         except TimeoutError:
