@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -13,16 +21,17 @@ from django.core.mail import EmailMessage as DjangoMessage
 from flask import Flask
 
 import mailbridge
-from mailbridge import ProxyFailed
+from mailbridge import Mailer, ProxyFailed, SMTPConfig, proxies
 from mailbridge_flask import Mail
 from mailbridge_flask import Message as FlaskMessage
 from tests.django.conftest import MODES, overridden, settings_for
 from tests.integration.conftest import SECONDS
+from tests.integration.mails import new_mail
 from tests.integration.ways import HTTP_LOGIN
 from tests.servers.certificates import Certificates
 from tests.servers.dovecot import PASSWORD, USERNAME
 from tests.servers.postfix import Postfix
-from tests.servers.process import free_port
+from tests.servers.process import LOOPBACK, free_port
 from tests.servers.squid import PASSWORD as PROXY_PASSWORD
 from tests.servers.squid import Squid
 from tests.servers.ssh import SshTunnel
@@ -110,3 +119,52 @@ def test_in_flasks_configuration(squid: Squid, postfix: Postfix, certificates: C
         mail.send(FlaskMessage("x", recipients=[INBOX], body="hello"))
     assert len(postfix.accepted_message_ids()) == already + 1
     assert squid.connects()[-1] == f"{squid.known_name}:{postfix.plain.port}"
+
+
+class Gateway(socketserver.StreamRequestHandler):
+    """What the example in docs/proxies.md speaks to."""
+
+    def handle(self) -> None:
+        word, host, port = self.rfile.readline().split()
+        assert word == b"OPEN"
+        upstream = socket.create_connection((host.decode(), int(port)), SECONDS)
+        with upstream as server, server.makefile("rb", buffering=0) as answers:
+            self.wfile.write(b"OK\n")
+            back = threading.Thread(target=self.bring_back, args=(answers,))
+            back.start()
+            while data := self.connection.recv(65536):
+                server.sendall(data)
+            server.shutdown(socket.SHUT_WR)
+            back.join()
+
+    def bring_back(self, answers: Any) -> None:
+        with suppress(ConnectionError):  # nobody awaits the answer to QUIT
+            shutil.copyfileobj(answers, self.wfile)
+
+
+def test_the_documented_handler(
+    postfix: Postfix, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxies, "_registered", {})
+    text = (ROOT / "docs" / "proxies.md").read_text(encoding="utf-8")
+    [example] = [
+        code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "register_proxy" in code
+    ]
+    assert len(example.partition("def ")[2].splitlines()) <= 15
+    with socketserver.ThreadingTCPServer((LOOPBACK, 0), Gateway) as gateway:
+        thread = threading.Thread(target=gateway.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            names: dict[str, SMTPConfig] = {}
+            exec(example.replace("gateway.example:7000", f"{LOOPBACK}:{gateway.server_address[1]}"), names)
+            trust = mailbridge.TLSOptions(ca_file=str(certificates.ca_file))
+            config = replace(names["config"], host="localhost", port=postfix.plain.port, tls=trust)
+            mail = new_mail()
+            with Mailer(config) as mailer:
+                first = mail.send(mailer)
+                assert new_mail().send(mailer).connection_id == first.connection_id
+                assert "by its handler" in mailer.verify()["proxy"].detail
+        finally:
+            gateway.shutdown()
+            thread.join()
+    assert postfix.delivered(mail.message_id) == [mail.content]
