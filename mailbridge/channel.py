@@ -16,6 +16,7 @@ from mailbridge.net.handshake import Handshake
 from mailbridge.net.reaching import reach
 from mailbridge.net.stream_file import StreamFile
 from mailbridge.net.streams import Stream
+from mailbridge.options import invalid
 
 
 class Channel:
@@ -86,8 +87,11 @@ def open_channel(
     The certificate must prove `host`, whatever `tls.server_hostname` is for mail. `deadline` in
     seconds bounds opening and use; `timeouts.connect` bounds opening.
 
-    Raises `ConnectFailed` and its kinds (`ProxyFailed`, `TLSFailed`, `ConnectTimeout`, …).
+    Raises `ConnectFailed` and its kinds (`ProxyFailed`, `TLSFailed`, `ConnectTimeout`, …), and
+    `ConfigurationError` for what is no host or no port.
     """
+    if port not in range(1, 65536):
+        raise invalid("port", f"must lie between 1 and 65535, not {port!r}")
     whole = Deadline.after(deadline)
     opening = whole.within(config.timeouts.connect)
     target = Target(
