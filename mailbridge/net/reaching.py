@@ -5,6 +5,7 @@ far. No TLS to the target: that comes after, on whatever way this gave.
 """
 
 import socket
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from mailbridge.net.socks_connect import socks_connect
 from mailbridge.net.streams import Stream
 from mailbridge.proxies import ProxyURL
 from mailbridge.results import printable
+from mailbridge.secret import clear_locals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,7 @@ def reach(
         direct = dial(target, dns_timeout=dns_timeout, deadline=deadline)
         return Reached(stream=Stream(direct.socket), dialed=direct, is_loopback=direct.is_loopback)
     _require_external(target)
-    began = deadline.clock()
+    began, outer = deadline.clock(), sys.exception()
     stops = [_stop(target, proxy.host, proxy.port) for proxy in proxies[1:]]
     stops.append(replace(target, host=_spelled(target.host)))
     try:
@@ -79,6 +81,7 @@ def reach(
         stream.close()
         if isinstance(error, MailbridgeError):
             _at_proxy(error, target)
+        clear_locals(error, outer=outer)  # they hold credentials, and what a proxy quotes of them
         raise
     spent = deadline.clock() - began
     if dialed is not None:
