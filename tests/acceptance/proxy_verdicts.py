@@ -28,7 +28,7 @@ class Told:
 FINE = Told(None)
 LATE = Told(ConnectTimeout, "did not answer within the time limit")
 CLOSED = Told(words="closed the connection")
-BROKEN = Told(words="(broke|can't be reached).*[Rr]eset|closed the connection")
+BROKEN = Told(words="(broke|can't be reached).*([Rr]eset|Broken pipe)|closed the connection")
 NO_HTTP = Told(words="did not answer in HTTP")
 INVALID = Told(words="refused: SOCKS. proxy server sent invalid data")
 # Behind a good reply nobody can tell the proxy's silence from the server's.
