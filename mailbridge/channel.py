@@ -4,6 +4,7 @@ For what a mailer needs beside SMTP (a token server), and for code of your own.
 """
 
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from mailbridge.net.handshake import Handshake
 from mailbridge.net.reaching import reach
 from mailbridge.net.stream_file import StreamFile
 from mailbridge.net.streams import Stream
+from mailbridge.options import invalid
 
 
 class Channel:
@@ -26,6 +28,8 @@ class Channel:
     def __init__(self, stream: Stream, deadline: Deadline) -> None:
         self._stream = stream
         self._deadline = deadline
+        self._files = 0  # given out by `makefile` and not closed yet
+        self._is_closed = False
 
     def __enter__(self) -> "Channel":
         return self
@@ -44,10 +48,35 @@ class Channel:
         """A buffered reader; for writing there is `sendall`."""
         if mode != "rb":
             raise ValueError(f"a channel is read as 'rb', not {mode!r}")
-        return io.BufferedReader(StreamFile(self._stream, self._deadline))
+        self._files += 1
+        return io.BufferedReader(_File(self._stream, self._deadline, self._let_go))
 
     def close(self) -> None:
-        self._stream.close()
+        """Close, once the files that `makefile` gave are closed too.
+
+        So it is with sockets: `http.client` closes early, and reads the rest of an answer from its file.
+        """
+        self._is_closed = True
+        if not self._files:
+            self._stream.close()
+
+    def _let_go(self) -> None:
+        self._files -= 1
+        if self._is_closed:
+            self.close()
+
+
+class _File(StreamFile):
+    """A file of a channel, which hears when it is closed."""
+
+    def __init__(self, stream: Stream, deadline: Deadline, when_closed: Callable[[], None]) -> None:
+        super().__init__(stream, deadline)
+        self._when_closed = when_closed
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._when_closed()
 
 
 def open_channel(
@@ -58,8 +87,11 @@ def open_channel(
     The certificate must prove `host`, whatever `tls.server_hostname` is for mail. `deadline` in
     seconds bounds opening and use; `timeouts.connect` bounds opening.
 
-    Raises `ConnectFailed` and its kinds (`ProxyFailed`, `TLSFailed`, `ConnectTimeout`, …).
+    Raises `ConnectFailed` and its kinds (`ProxyFailed`, `TLSFailed`, `ConnectTimeout`, …), and
+    `ConfigurationError` for what is no host or no port.
     """
+    if port not in range(1, 65536):
+        raise invalid("port", f"must lie between 1 and 65535, not {port!r}")
     whole = Deadline.after(deadline)
     opening = whole.within(config.timeouts.connect)
     target = Target(

@@ -15,7 +15,7 @@ from mailbridge.config import SMTPConfig
 from mailbridge.conversation import Conversation, complete
 from mailbridge.credentials import require_safe_channel, usable_mechanisms
 from mailbridge.envelope import Envelope
-from mailbridge.errors import ConnectionLost, MailbridgeError, NotSupported, Refused
+from mailbridge.errors import ConnectionLost, ConnectTimeout, MailbridgeError, NotSupported, Refused
 from mailbridge.flows import opening
 from mailbridge.flows.authentication import authentication
 from mailbridge.flows.closing import single
@@ -117,10 +117,11 @@ class SMTPConnection:
         `ProtocolViolation`, `NotSupported` (STARTTLS is required and not offered).
         """
         try:
-            talk = self._conversation = self._open(deadline)
-            self._announce(talk, deadline)
+            dialing = deadline.within(self.config.timeouts.connect)
+            talk = self._conversation = self._open(dialing)
+            self._announce(talk, dialing)
             if self.config.security == "tls" and not self.secure:
-                talk.start_tls(deadline)
+                talk.start_tls(dialing)
             self.greeting = talk.run(opening.greeting(talk.wire), deadline)
             self._introduce(talk, deadline)
             if self._wants_starttls():
@@ -133,10 +134,9 @@ class SMTPConnection:
 
     def _open(self, deadline: Deadline) -> Conversation:
         sock, secured = self._given
-        within = deadline.within(self.config.timeouts.connect)
         if sock is None:
             timeouts, proxies = self.config.timeouts, self.config.proxy
-            self.reached = reach(self._target(), proxies, dns_timeout=timeouts.dns, deadline=within)
+            self.reached = reach(self._target(), proxies, dns_timeout=timeouts.dns, deadline=deadline)
             stream, self._is_loopback = self.reached.stream, self.reached.is_loopback
         else:
             stream = Stream(sock, secured=secured)
@@ -152,7 +152,13 @@ class SMTPConnection:
         # Behind a proxy our own ends are those of another connection, and mean nothing to the server.
         ends = (None, None) if self.config.proxy else talk.stream.ends
         header = proxy_header.encode(proxy_header.for_socket(self.config.proxy_protocol, *ends))
-        talk.stream.send(header, deadline.within(self.config.timeouts.connect))
+        try:
+            talk.stream.send(header, deadline)
+        except ConnectionError:
+            pass  # what the server said before it hung up is read with the greeting
+        except TimeoutError:
+            message = "The time limit ran out before the PROXY header was sent"
+            raise ConnectTimeout(message, stage="tcp", hint="The option is timeouts.connect.") from None
 
     def _target(self) -> Target:
         config = self.config

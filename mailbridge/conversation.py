@@ -113,4 +113,7 @@ def complete(error: BaseException, config: SMTPConfig) -> None:
     """Put the server's name and a hint on an error that does not have them yet."""
     if isinstance(error, MailbridgeError):
         error.server = error.server or config.server
-        error.hint = error.hint or hint_for(error, config.port)
+        # After STARTTLS was agreed the server has understood all that came before.
+        is_new = config.security == "tls" or error.stage != "tls"
+        has_sent_header = config.proxy_protocol is not None and is_new
+        error.hint = hint_for(error, config.port, has_sent_header=has_sent_header)

@@ -5,7 +5,7 @@ A table, so that one more provider's answer is one more row. Says nothing where 
 
 import re
 
-from mailbridge.errors import GreetingRefused, MailbridgeError, ReplyTimeout
+from mailbridge.errors import CertificateRejected, GreetingRefused, MailbridgeError, ReplyTimeout
 
 # (stage or "", pattern over "code text", hint); the first that fits counts.
 _ROWS: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
@@ -61,6 +61,11 @@ _ROWS: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ),
         (
             "ehlo",
+            r"^503.*proxy negotiation",  # Exim's hosts_proxy
+            "The server expects a PROXY header: set proxy_protocol, or reach it through its load balancer.",
+        ),
+        (
+            "ehlo",
             r"^50[14]",
             "The server dislikes the EHLO name; set local_hostname to this machine's full name.",
         ),
@@ -68,11 +73,20 @@ _ROWS: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
 )
 
 
-def hint_for(error: MailbridgeError, port: int) -> str:
-    """One sentence that names the remedy, or an empty string."""
+def hint_for(error: MailbridgeError, port: int, *, has_sent_header: bool = False) -> str:
+    """One sentence that names the remedy, or an empty string.
+
+    `has_sent_header`: the session began with a PROXY header, and nothing shows yet that the server
+    understood it. One that wants none mostly says something that sounds like another problem.
+    """
+    if has_sent_header and _may_be_about_header(error):
+        return "A PROXY header went out first (option proxy_protocol): the server may want none, or another."
+    if error.hint:
+        return error.hint
     if isinstance(error, ReplyTimeout) and error.stage == "greeting":
         return (
-            f"Port {port} may speak TLS from the start: try security='tls'."
+            f"Port {port} may speak TLS from the start: try security='tls'. "
+            "Or the server waits for a PROXY header: then set proxy_protocol."
             if port != 25
             else "A firewall or a slow filter may stand before the server; the option is timeouts.greeting."
         )
@@ -85,3 +99,7 @@ def hint_for(error: MailbridgeError, port: int) -> str:
     if isinstance(error, GreetingRefused):
         return "The server does not talk to this address or has too many connections; its words tell which."
     return ""
+
+
+def _may_be_about_header(error: MailbridgeError) -> bool:
+    return error.stage in ("greeting", "ehlo", "tls") and not isinstance(error, CertificateRejected)

@@ -6,8 +6,9 @@ scheme of their URL.
 
 import ipaddress
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -28,6 +29,9 @@ DEFAULT_PORTS: Mapping[str, int] = {
 # One kind, three spellings: the proxy resolves the target's name (curl would do so for socks5h only).
 _SAME_AS = {"socks": "socks5", "socks5h": "socks5"}
 
+_NOT_IN_HOSTS = frozenset("/@?#[]\\<>\"'\x7f")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")  # RFC 3986 section 3.1
+
 #: Opens a way to (host, port) through the proxy: a connected socket, or (socket, secured).
 ProxyHandler = Callable[..., Any]
 
@@ -43,7 +47,7 @@ def register_proxy(scheme: str, handler: ProxyHandler) -> None:
     which case no STARTTLS follows. Counts for configurations built from now on.
     """
     name = scheme.lower()
-    if not name.replace("+", "").replace("-", "").replace(".", "").isalnum() or not name[0].isalpha():
+    if not _SCHEME.fullmatch(name):
         raise invalid("proxy", f"{scheme!r} can't be the scheme of a URL")
     if not callable(handler):
         raise invalid("proxy", f"the handler of {scheme!r} must be callable")
@@ -60,7 +64,7 @@ class ProxyURL:
     scheme: str
     host: str
     port: int
-    username: str | None = None
+    username: str | None = field(default=None, repr=False)  # some proxies take a token here
     password: Secret | None = None
     tls: TLSOptions = field(default_factory=TLSOptions)
     handler: ProxyHandler | None = field(default=None, repr=False)
@@ -77,8 +81,7 @@ def parse_proxies(value: object, *, host: str) -> tuple[ProxyURL, ...]:
     path), a list of these (a chain), or "env" for ALL_PROXY, HTTPS_PROXY and NO_PROXY.
     """
     if value == "env":
-        found = _from_environment(host)
-        return () if found is None else (_parse(found),)
+        return _from_environment(host)
     several = value if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else [value]
     proxies = tuple(_parse(each) for each in several)
     for proxy in proxies[1:]:
@@ -91,7 +94,7 @@ def parse_proxies(value: object, *, host: str) -> tuple[ProxyURL, ...]:
 
 def _parse(value: object) -> ProxyURL:
     if isinstance(value, ProxyURL):
-        return value
+        return _checked(value)
     extra: dict[str, Any] = {}
     if isinstance(value, Mapping):
         extra = {name: given for name, given in value.items() if name != "url" and given is not None}
@@ -102,27 +105,38 @@ def _parse(value: object) -> ProxyURL:
     if isinstance(value, Secret):
         value = value.reveal()
     parts = _split(value)
-    scheme = _SAME_AS.get(parts.scheme, parts.scheme)
-    handler = _handler(extra["handler"]) if "handler" in extra else _registered.get(parts.scheme)
+    proxy = _checked(
+        ProxyURL(
+            scheme=parts.scheme,
+            host=parts.hostname or "",
+            port=parts.port or DEFAULT_PORTS.get(_SAME_AS.get(parts.scheme, parts.scheme), 0),
+            username=_decoded(parts.username),
+            password=None if parts.password is None else Secret(_decoded(parts.password) or ""),
+            tls=build_group(TLSOptions, "proxy.tls", extra.get("tls", {})),
+            handler=_handler(extra["handler"]) if "handler" in extra else None,
+        )
+    )
+    if "tls" in extra and (proxy.handler is not None or proxy.scheme != "https"):
+        raise invalid("proxy.tls", "is for the connection to an https:// proxy only")
+    return proxy
+
+
+def _checked(proxy: ProxyURL) -> ProxyURL:
+    """The proxy with its registered handler, or in the one spelling of its built-in scheme."""
+    handler = proxy.handler or _registered.get(proxy.scheme)
+    scheme = proxy.scheme if handler is not None else _SAME_AS.get(proxy.scheme, proxy.scheme)
     if handler is None and scheme not in DEFAULT_PORTS:
         known = ", ".join(sorted({*DEFAULT_PORTS, *_SAME_AS, *_registered}))
-        raise invalid(
-            "proxy", f"has the scheme {parts.scheme!r}; known are {known}, and what register_proxy adds"
-        )
-    if "tls" in extra and (handler is not None or scheme != "https"):
-        raise invalid("proxy.tls", "is for the connection to an https:// proxy only")
-    port = parts.port or DEFAULT_PORTS.get(scheme)
-    if port is None:
+        raise invalid("proxy", f"has the scheme {scheme!r}; known are {known}, and what register_proxy adds")
+    if not proxy.port:
         raise invalid("proxy", f"names no port, and {scheme!r} has no default one")
-    proxy = ProxyURL(
-        scheme=parts.scheme if handler is not None else scheme,
-        host=parts.hostname or "",
-        port=port,
-        username=_decoded(parts.username),
-        password=None if parts.password is None else Secret(_decoded(parts.password) or ""),
-        tls=build_group(TLSOptions, "proxy.tls", extra.get("tls", {})),
-        handler=handler,
-    )
+    if proxy.port not in range(1, 65536):
+        raise invalid("proxy", f"has the port {proxy.port}, which does not lie between 1 and 65535")
+    if not proxy.host or any(c <= " " or c in _NOT_IN_HOSTS for c in proxy.host.partition("%")[0]):
+        raise _bad("needs a host name or an IP address")
+    if "%" in proxy.host and ":" not in proxy.host:  # only a zone (RFC 4007 section 11) begins so
+        raise _bad("has a percent sign in the host")
+    proxy = replace(proxy, scheme=scheme, handler=handler)
     if handler is None:
         _check_credentials(proxy)
         _require_library(scheme)
@@ -209,14 +223,20 @@ def _handler(value: object) -> ProxyHandler:
     return found  # type: ignore[no-any-return]  # only known to be callable
 
 
-def _from_environment(host: str) -> str | None:
-    """ALL_PROXY, else HTTPS_PROXY, lower case first as curl has it; None if NO_PROXY names the host."""
+def _from_environment(host: str) -> tuple[ProxyURL, ...]:
+    """ALL_PROXY, else HTTPS_PROXY, lower case first as curl has it; none if NO_PROXY names the host."""
 
     def variable(name: str) -> str:
         return os.environ.get(name.lower()) or os.environ.get(name) or ""
 
-    url = variable("ALL_PROXY") or variable("HTTPS_PROXY")
-    return url if url and not _is_exempt(host, variable("NO_PROXY")) else None
+    name = "ALL_PROXY" if variable("ALL_PROXY") else "HTTPS_PROXY"
+    if not variable(name) or _is_exempt(host, variable("NO_PROXY")):
+        return ()
+    try:
+        return (_parse(variable(name)),)
+    except ConfigurationError as error:
+        error.reword(f"{error.message}; it comes from {name} in the environment")
+        raise
 
 
 def _is_exempt(host: str, patterns: str) -> bool:
@@ -233,7 +253,7 @@ def _is_exempt(host: str, patterns: str) -> bool:
             suffix = pattern.lstrip("*").lstrip(".")
             if suffix and name.endswith("." + suffix):
                 return True
-        elif "/" in pattern and _is_in(address, pattern):
+        elif _is_in(address, pattern.strip("[]")):
             return True
     return False
 
@@ -241,5 +261,5 @@ def _is_exempt(host: str, patterns: str) -> bool:
 def _is_in(address: ipaddress.IPv4Address | ipaddress.IPv6Address, network: str) -> bool:
     try:
         return address in ipaddress.ip_network(network, strict=False)
-    except ValueError:  # not a network: names nobody
+    except ValueError:  # neither address nor network: names nobody
         return False

@@ -1,5 +1,8 @@
 """Fixtures for all tests: real servers and certificates. They cost nothing until a test asks for one."""
 
+from importlib.util import find_spec
+
+import pytest
 from hypothesis import settings
 
 pytest_plugins = ("tests.servers.fixtures",)
@@ -7,3 +10,11 @@ pytest_plugins = ("tests.servers.fixtures",)
 # On a busy machine a single example may take any time; nothing here is a measure of speed.
 settings.register_profile("mailbridge", deadline=None)
 settings.load_profile("mailbridge")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """`@pytest.mark.needs("idna")`: left out in the environment of the core alone, which has no extras."""
+    for mark in item.iter_markers("needs"):
+        for module in mark.args:
+            if find_spec(module) is None:
+                pytest.skip(f"the core alone has no {module}")

@@ -22,8 +22,11 @@ def count_tests(report: Path) -> tuple[int, int, int]:
 
 
 def main(folder: Path) -> int:
-    listing = folder / "sessions.json"
-    sessions = json.loads(listing.read_text())["sessions"] if listing.exists() else []
+    # Two runs of nox, side by side, wrote one each; a missing one is a run that did not come to its end.
+    listings = [folder / "here.json", folder / "elsewhere.json"]
+    sessions = [
+        session for path in listings if path.exists() for session in json.loads(path.read_text())["sessions"]
+    ]
     totals = [0, 0, 0]
     left_out = []
     print("\nSummary")
@@ -38,9 +41,10 @@ def main(folder: Path) -> int:
         totals = [total + count for total, count in zip(totals, counts, strict=True)]
         tests = "{} passed, {} failed, {} skipped".format(*counts) if reports else "no tests"
         print(f"  {name:<18} {result:<8} {session.get('duration', 0):5.0f} s  {tests}")
-    if not sessions:
-        totals[1] = 1
-        print("  nox did not get as far as running a session; see above")
+    for path in listings:
+        if not path.exists():
+            totals[1] += 1
+            print(f"  nox did not get as far as {path.name}; see above")
     if left_out:
         print("Left out: " + "; ".join(left_out) + ". A machine with these Pythons runs them too.")
     print("\n{} passed, {} failed, {} skipped".format(*totals))

@@ -5,20 +5,29 @@ far. No TLS to the target: that comes after, on whatever way this gave.
 """
 
 import socket
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mailbridge.errors import ConnectFailed, ConnectTimeout, MailbridgeError, ProxyFailed
+from mailbridge.errors import (
+    ConnectFailed,
+    ConnectTimeout,
+    MailbridgeError,
+    ProxyFailed,
+    TLSFailed,
+    TLSModeMismatch,
+)
 from mailbridge.net.deadline import Deadline
 from mailbridge.net.dialing import Dialed, Target, dial
 from mailbridge.net.handshake import Handshake
-from mailbridge.net.http_connect import authority, http_connect
-from mailbridge.net.resolving import ascii_host, literal, resolve
+from mailbridge.net.http_connect import http_connect
+from mailbridge.net.resolving import Address, ascii_host, literal, resolve
 from mailbridge.net.socks_connect import socks_connect
 from mailbridge.net.streams import Stream
 from mailbridge.proxies import ProxyURL
 from mailbridge.results import printable
+from mailbridge.secret import clear_locals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +66,9 @@ def reach(
         direct = dial(target, dns_timeout=dns_timeout, deadline=deadline)
         return Reached(stream=Stream(direct.socket), dialed=direct, is_loopback=direct.is_loopback)
     _require_external(target)
-    began = deadline.clock()
-    stops = [(proxy.host, proxy.port) for proxy in proxies[1:]] + [(ascii_host(target.host), target.port)]
+    began, outer = deadline.clock(), sys.exception()
+    stops = [_stop(target, proxy.host, proxy.port) for proxy in proxies[1:]]
+    stops.append(replace(target, host=_spelled(target.host)))
     try:
         stream, dialed = _first(target, proxies[0], stops[0], dns_timeout, deadline)
     except MailbridgeError as error:
@@ -71,6 +81,7 @@ def reach(
         stream.close()
         if isinstance(error, MailbridgeError):
             _at_proxy(error, target)
+        clear_locals(error, outer=outer)  # they hold credentials, and what a proxy quotes of them
         raise
     spent = deadline.clock() - began
     if dialed is not None:
@@ -83,28 +94,47 @@ def _at_proxy(error: MailbridgeError, target: Target) -> MailbridgeError:
     return error
 
 
+def _stop(target: Target, host: str, port: int) -> Target:
+    """A proxy as a target of the one before it. Whoever configured it may have it anywhere."""
+    return replace(target, host=_spelled(host), port=port, allow_internal_networks=True)
+
+
+def _spelled(host: str) -> str:
+    """The host as a proxy gets it: an address in its usual spelling, or a name in ASCII."""
+    address = literal(host)
+    return str(address.ip) if address is not None else ascii_host(host)
+
+
 def _require_external(target: Target) -> None:
     """What can be known of a target that somebody else dials: an address, but not a name."""
-    address = literal(target.host)
     if target.unix_path is not None:
         raise ConnectFailed(
             "A UNIX socket can't be reached through a proxy", stage="proxy", server=str(target)
         )
+    address = literal(target.host) or _old_literal(target.host)
     if address is not None and address.is_internal and not target.allow_internal_networks:
         message = f"Host {target.host!r} is internal, and option allow_internal_networks is False"
         raise ConnectFailed(message, stage="proxy", server=str(target))
 
 
+def _old_literal(host: str) -> Address | None:
+    """The address that inet_aton makes of "127.1" or "0x7f000001", as proxies may."""
+    try:
+        return literal(socket.inet_ntoa(socket.inet_aton(host)))
+    except (OSError, UnicodeError, ValueError):
+        return None
+
+
 def _first(
-    target: Target, proxy: ProxyURL, stop: tuple[str, int], dns_timeout: float | None, deadline: Deadline
+    target: Target, proxy: ProxyURL, stop: Target, dns_timeout: float | None, deadline: Deadline
 ) -> tuple[Stream, Dialed | None]:
     if proxy.handler is not None:
-        sock, secured = _by_handler(proxy, stop, deadline)
-        return Stream(sock, secured=secured), None
-    own = replace(target, host=proxy.host, port=proxy.port, allow_internal_networks=True)
+        return _by_handler(proxy, (stop.host, stop.port), deadline), None
+    own = _stop(target, proxy.host, proxy.port)
     try:
         dialed = dial(own, dns_timeout=dns_timeout, deadline=deadline)
-    except ConnectTimeout:
+    except ConnectTimeout as error:
+        error.reword(f"The proxy {proxy} can't be reached: {error.message}")
         raise
     except ConnectFailed as error:
         raise ProxyFailed(f"The proxy {proxy} can't be reached: {error.message}", hint=error.hint) from error
@@ -112,21 +142,18 @@ def _first(
 
 
 def _step(
-    stream: Stream, proxy: ProxyURL, stop: tuple[str, int], dns_timeout: float | None, deadline: Deadline
+    stream: Stream, proxy: ProxyURL, stop: Target, dns_timeout: float | None, deadline: Deadline
 ) -> str:
     """Ask one proxy for the next stop; gives what was said."""
     if proxy.handler is not None:
-        return f"{proxy} to {authority(stop)} by its handler"
+        return f"{proxy} to {stop} by its handler"
     try:
         if proxy.scheme == "https":
-            name = f"{proxy.host}:{proxy.port}"
-            handshake = Handshake(stream, proxy.tls, host=proxy.host, server=name)
-            handshake.perform(mode="tls", deadline=deadline, to_proxy=True)
-        if proxy.scheme in ("http", "https"):
-            return f"{proxy} {http_connect(stream, proxy, stop, deadline)}"
+            _encrypt(stream, proxy, deadline)
         if proxy.scheme == "socks4":
             stop = _ipv4(stop, dns_timeout, deadline)
-        return f"{proxy} {socks_connect(stream, proxy, stop, deadline)}"
+        ask = http_connect if proxy.scheme in ("http", "https") else socks_connect
+        return f"{proxy} {ask(stream, proxy, (stop.host, stop.port), deadline)}"
     except TimeoutError as error:
         if isinstance(error, MailbridgeError):
             raise
@@ -138,11 +165,26 @@ def _step(
         raise ProxyFailed(f"The connection to the proxy {proxy} broke: {error.strerror or error}") from error
 
 
-def _ipv4(stop: tuple[str, int], dns_timeout: float | None, deadline: Deadline) -> tuple[str, int]:
+def _encrypt(stream: Stream, proxy: ProxyURL, deadline: Deadline) -> None:
+    """TLS to the proxy itself. What goes wrong is said of the proxy, not of the mail server behind it."""
+    try:
+        handshake = Handshake(stream, proxy.tls, host=proxy.host, server=f"{proxy.host}:{proxy.port}")
+        handshake.perform(mode="tls", deadline=deadline, to_proxy=True)
+    except MailbridgeError as error:
+        error.reword(f"TLS to the proxy {proxy}: {error.message}")
+        if isinstance(error, TLSModeMismatch):
+            error.hint = "Write http:// if the proxy speaks no TLS on this port."
+        elif isinstance(error, TLSFailed):
+            error.hint = "Its options are those of proxy.tls (ca_file, server_hostname, ...), not of tls."
+        raise
+
+
+def _ipv4(stop: Target, dns_timeout: float | None, deadline: Deadline) -> Target:
     """SOCKS4 knows IPv4 addresses alone, so that the name is resolved here."""
-    host, port = stop
-    addresses = resolve(host, port, family="ipv4", deadline=deadline.within(dns_timeout))
-    return str(addresses[0].ip), port
+    addresses = resolve(stop.host, stop.port, family="ipv4", deadline=deadline.within(dns_timeout))
+    found = replace(stop, host=str(addresses[0].ip))
+    _require_external(found)
+    return found
 
 
 class _Call:
@@ -152,21 +194,21 @@ class _Call:
         self.result: object = None
         self.error: BaseException | None = None
         self._lock = threading.Lock()
-        self._is_left = False
+        self._is_left = self._is_done = False
         self._thread = threading.Thread(
             target=self._work, args=(proxy, target, deadline), name="mailbridge-proxy", daemon=True
         )
 
     def _work(self, proxy: ProxyURL, target: tuple[str, int], deadline: Deadline) -> None:
         assert proxy.handler is not None  # noqa: S101  # only proxies with one come here
+        result, error = None, None
         try:
             result = proxy.handler(proxy, target, deadline)
-        except BaseException as error:  # it is raised to the caller
-            self.error = error
-            return
+        except BaseException as raised:  # it is raised to the caller
+            error = raised
         with self._lock:
             if not self._is_left:
-                self.result = result
+                self.result, self.error, self._is_done = result, error, True
                 return
         _close(result)
 
@@ -175,13 +217,17 @@ class _Call:
         self._thread.start()
         try:
             self._thread.join(deadline.remaining)
-        finally:
+        except BaseException:  # an interrupt
             with self._lock:
-                self._is_left = self.result is None and self.error is None
-        return not self._thread.is_alive() or not self._is_left
+                self._is_left = True
+            _close(self.result)
+            raise
+        with self._lock:
+            self._is_left = not self._is_done
+        return self._is_done
 
 
-def _by_handler(proxy: ProxyURL, target: tuple[str, int], deadline: Deadline) -> tuple[socket.socket, bool]:
+def _by_handler(proxy: ProxyURL, target: tuple[str, int], deadline: Deadline) -> Stream:
     call = _Call(proxy, target, deadline)
     if not call.wait(deadline):
         raise ConnectTimeout(f"The handler of {proxy} did not come back within the time limit", stage="proxy")
@@ -196,7 +242,10 @@ def _by_handler(proxy: ProxyURL, target: tuple[str, int], deadline: Deadline) ->
     if not isinstance(sock, socket.socket):
         kind = type(sock).__name__
         raise ProxyFailed(f"The handler of {proxy} gave no socket but {kind}", stage="proxy")
-    return sock, bool(secured)
+    try:
+        return Stream(sock, secured=bool(secured))
+    except OSError as error:
+        raise ProxyFailed(f"The handler of {proxy} gave a closed socket", stage="proxy") from error
 
 
 def _close(result: object) -> None:

@@ -35,14 +35,16 @@ def socks_connect(stream: Stream, proxy: ProxyURL, target: tuple[str, int], dead
     host, port = target
     if len(host) > LONGEST_NAME:
         raise ProxyFailed(f"The host name is too long for {proxy}: more than {LONGEST_NAME} bytes")
-    problem = _negotiate(stream, proxy, target, deadline)
-    if problem is not None:
-        raise ProxyFailed(f"The proxy {proxy} refused: {printable(problem, 200)}")
+    refusal = _negotiate(stream, proxy, target, deadline)
+    if refusal is not None:
+        raise refusal
     return f"{proxy.scheme.upper()} to {host}:{port}"
 
 
-def _negotiate(stream: Stream, proxy: ProxyURL, target: tuple[str, int], deadline: Deadline) -> str | None:
-    """What PySocks says went wrong. Its errors are not chained: their frames hold the credentials."""
+def _negotiate(
+    stream: Stream, proxy: ProxyURL, target: tuple[str, int], deadline: Deadline
+) -> ProxyFailed | None:
+    """What went wrong. PySocks' errors are not chained: their frames hold the credentials."""
     kind = socks.SOCKS5 if proxy.scheme == "socks5" else socks.SOCKS4
     with closing(_Negotiation(stream, deadline)) as negotiation:
         try:
@@ -54,10 +56,27 @@ def _negotiate(stream: Stream, proxy: ProxyURL, target: tuple[str, int], deadlin
             else:
                 negotiation._negotiate_SOCKS4(*target)
         except socks.ProxyError as error:
-            return str(error.msg)
+            return _refusal(error, proxy)
         finally:
             negotiation.set_proxy()
     return None
+
+
+def _refusal(error: Any, proxy: ProxyURL) -> ProxyFailed:
+    said = printable(str(error.msg), 200)
+    if said == "Connection closed unexpectedly":  # PySocks' words for end-of-file
+        return ProxyFailed(
+            f"The proxy {proxy} closed the connection instead of answering",
+            hint="It may not reach the server (`ssh -D` then closes), or speak another version of SOCKS.",
+        )
+    hint = ""
+    if isinstance(error, socks.SOCKS5AuthError):
+        hint = (
+            "The proxy wants credentials: write them into its URL as user:password@."
+            if proxy.username is None
+            else "The proxy does not accept these credentials."
+        )
+    return ProxyFailed(f"The proxy {proxy} refused: {said}", hint=hint)
 
 
 class _Negotiation(_SocksSocket):  # type: ignore[misc]  # PySocks has no types

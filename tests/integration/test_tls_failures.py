@@ -247,7 +247,10 @@ def test_clear_text_on_a_port_for_tls(
     with pytest.raises(ReplyTimeout) as raised:
         new_mail().send(client)
     assert raised.value.stage == "greeting"
-    assert raised.value.hint == f"Port {endpoint.port} may speak TLS from the start: try security='tls'."
+    assert raised.value.hint == (
+        f"Port {endpoint.port} may speak TLS from the start: try security='tls'. "
+        "Or the server waits for a PROXY header: then set proxy_protocol."
+    )
     assert not raised.value.outcome_unknown
 
 

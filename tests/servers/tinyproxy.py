@@ -23,7 +23,6 @@ Port {port}
 Listen {host}
 Timeout 60
 LogLevel Connect
-LogFile "{log}"
 MaxClients 100
 {login}
 """
@@ -43,7 +42,8 @@ class Tinyproxy:
         program = find_program(self.name, "tinyproxy", package="tinyproxy")
         make_folder(folder, owner=UNPRIVILEGED)
         self.open, self.basic = free_ports(2)
-        self._log_file = folder / "log"
+        # Not into a log file of its own: two of them do not append to one, but write over each other.
+        self._log_file = folder / "output"
         shown = own_hosts(folder)
         self.known_name = NAME if shown else "localhost"
         self._programs = []
@@ -51,12 +51,12 @@ class Tinyproxy:
             endpoint: Endpoint = getattr(self, service)
             configuration = folder / f"{service}.conf"
             configuration.write_text(
-                CONFIGURATION.format(port=endpoint.port, host=endpoint.host, log=self._log_file, login=login)
+                CONFIGURATION.format(port=endpoint.port, host=endpoint.host, login=login)
             )
             self._programs.append(
                 Program(
                     [program, "-d", "-c", configuration],
-                    output=folder / "output",
+                    output=self._log_file,
                     user=UNPRIVILEGED,
                     shown=shown,
                 )

@@ -191,6 +191,7 @@ def test_a_mailbox_that_is_none_can_not_be_made(local: str, domain: str) -> None
         Mailbox(local, domain)
 
 
+@pytest.mark.needs("idna")
 def test_only_the_local_part_needs_smtputf8() -> None:
     assert parse_mailbox("ü@b.example").needs_smtputf8
     assert not parse_mailbox("a@ü.example").needs_smtputf8
@@ -207,6 +208,7 @@ def test_only_the_local_part_needs_smtputf8() -> None:
         ("Plain.Example", "Plain.Example"),
     ],
 )
+@pytest.mark.needs("idna")
 def test_domains_become_a_labels_by_uts46(text: str, expected: str) -> None:
     assert to_ascii_domain(text) == expected
     assert parse_mailbox(f"a@{text}").domain == expected

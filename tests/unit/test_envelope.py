@@ -22,6 +22,7 @@ def parsed(text: str | bytes, rules: policy.Policy) -> Message:
     return email.message_from_bytes(data, policy=rules)  # type: ignore[arg-type]  # typeshed knows EmailPolicy
 
 
+@pytest.mark.needs("idna")
 def test_addresses_are_kept_in_normal_form() -> None:
     envelope = Envelope("Ann <a@x.example>", ["b@bücher.example", '"c"@y.example', "D <d@Z.example>"])
     assert envelope.sender == "a@x.example"
@@ -81,6 +82,7 @@ def test_bad_senders_are_refused(bad: str) -> None:
         ("", "ü@y", True),
     ],
 )
+@pytest.mark.needs("idna")
 def test_smtputf8_is_needed_for_local_parts_alone(sender: str, recipient: str, needed: bool) -> None:
     assert Envelope(sender, recipient).needs_smtputf8 is needed
 

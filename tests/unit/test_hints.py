@@ -4,6 +4,7 @@ import pytest
 
 from mailbridge import (
     AuthenticationFailed,
+    CertificateRejected,
     GreetingRefused,
     MailbridgeError,
     Reply,
@@ -52,6 +53,10 @@ def refused(kind: type[MailbridgeError], stage: str, code: int, text: str) -> Ma
         (refused(SenderRefused, "mail_from", 552, "5.3.4 Message size exceeds fixed limit"), "larger"),
         (refused(MailbridgeError, "rcpt_to", 554, "5.7.1 Relay access denied"), "relay"),
         (refused(GreetingRefused, "ehlo", 504, "5.5.2 Helo command rejected"), "local_hostname"),
+        (
+            refused(GreetingRefused, "ehlo", 503, "Command refused, required Proxy negotiation failed"),
+            "proxy_protocol",
+        ),
         (refused(GreetingRefused, "greeting", 554, "no"), "connections"),
     ],
 )
@@ -63,6 +68,20 @@ def test_a_silent_port_may_speak_tls() -> None:
     silence = ReplyTimeout("No answer", stage="greeting")
     assert "security='tls'" in hint_for(silence, 465)
     assert "tls" not in hint_for(silence, 25)
+
+
+@pytest.mark.parametrize("stage", ["greeting", "ehlo", "tls"])
+def test_a_proxy_header_is_suspected_while_nothing_shows_that_it_was_taken_well(stage: str) -> None:
+    error = MailbridgeError("x", stage=stage, hint="Something else")
+    assert hint_for(error, 587) == "Something else"
+    assert "PROXY header" in hint_for(error, 587, has_sent_header=True)
+
+
+@pytest.mark.parametrize(
+    "error", [CertificateRejected("x", stage="tls"), refused(MailbridgeError, "mail_from", 451, "later")]
+)
+def test_a_proxy_header_is_not_suspected_of_what_comes_later(error: MailbridgeError) -> None:
+    assert hint_for(error, 587, has_sent_header=True) == ""
 
 
 @pytest.mark.parametrize("error", [MailbridgeError("x"), refused(MailbridgeError, "final", 451, "later")])

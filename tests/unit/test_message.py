@@ -96,6 +96,7 @@ def test_an_invitation_without_method_is_a_request() -> None:
     assert received(message(calendar="BEGIN:VCALENDAR"))["Content-Type"].params["method"] == "REQUEST"
 
 
+@pytest.mark.needs("idna")
 def test_header_fields() -> None:
     sent = Message(
         "Grüße",

@@ -227,6 +227,7 @@ def test_date_and_message_id_are_kept_where_they_are() -> None:
         ("undisclosed:;", "localhost"),
     ],
 )
+@pytest.mark.needs("idna")
 def test_a_message_id_is_under_the_senders_domain(sender: str, domain: str) -> None:
     assert rendered(modern(From=sender)).message_id == f"<0123456789abcdef@{domain}>"
 
@@ -323,6 +324,7 @@ def test_address_fields_mean_the_same_on_the_wire(value: str) -> None:
 
 
 @pytest.mark.parametrize("make", [modern, older])
+@pytest.mark.needs("idna")
 def test_domains_in_header_fields_become_a_labels(make: Callable[..., Message]) -> None:
     content = rendered(make(To="Jörg <a@bücher.example>")).content
     assert b"To: =?utf-8?b?SsO2cmc=?= <a@xn--bcher-kva.example>\r\n" in content

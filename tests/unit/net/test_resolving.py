@@ -48,6 +48,7 @@ def address(ip: str) -> Address:
         ("a" * 63 + ".example", "a" * 63 + ".example"),
     ],
 )
+@pytest.mark.needs("idna")
 def test_names_as_they_stand_in_dns(host: str, expected: str) -> None:
     assert ascii_host(host) == expected
 
@@ -84,6 +85,7 @@ def test_what_is_no_host_name(host: str) -> None:
         ascii_host(host)
 
 
+@pytest.mark.needs("idna")
 def test_full_width_digits_are_no_way_to_an_address_that_was_not_checked() -> None:
     # UTS 46 maps them to ASCII digits: what comes out is looked up and vetted like any other name.
     [found] = resolve("127.0.0.1", 25, deadline=NEVER, getaddrinfo=must_not_be_asked)
@@ -116,6 +118,7 @@ def test_other_letters_need_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         ("faß.example", "xn--fa-hia.example"),
     ],
 )
+@pytest.mark.needs("idna")
 def test_what_a_certificate_can_prove(host: str, expected: str) -> None:
     assert verifiable_name(host) == expected
 
@@ -230,6 +233,7 @@ def test_the_resolver_is_asked_for_streams_of_the_family_only() -> None:
     assert asked == [("m.example", 587, socket.AF_INET, socket.SOCK_STREAM)]
 
 
+@pytest.mark.needs("idna")
 def test_the_resolver_never_sees_other_letters() -> None:
     asked: list[str] = []
 
