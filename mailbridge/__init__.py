@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from mailbridge.mailer import Mailer, Session
     from mailbridge.mechanisms import register_sasl
     from mailbridge.message import Message
+    from mailbridge.oauth2.stores import FileTokenStore, MemoryTokenStore, TokenStore
+    from mailbridge.oauth2.tokens import AccessToken
+    from mailbridge.oauth2_options import OAuth2Options
     from mailbridge.options import PoolOptions, RetryOptions, Timeouts, TLSOptions
     from mailbridge.pool import PoolStats
     from mailbridge.proxies import ProxyURL, register_proxy
@@ -59,6 +62,9 @@ _HOMES = {
     "mailer": ("Mailer", "Session"),
     "mechanisms": ("register_sasl",),
     "message": ("Message",),
+    "oauth2.stores": ("FileTokenStore", "MemoryTokenStore", "TokenStore"),
+    "oauth2.tokens": ("AccessToken",),
+    "oauth2_options": ("OAuth2Options",),
     "options": ("PoolOptions", "RetryOptions", "TLSOptions", "Timeouts"),
     "pool": ("PoolStats",),
     "proxies": ("ProxyURL", "register_proxy"),
@@ -70,6 +76,7 @@ _HOMES = {
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AccessToken",
     "AuthenticationFailed",
     "CertificateRejected",
     "Channel",
@@ -79,16 +86,19 @@ __all__ = [
     "ConnectionLost",
     "DeadlineExceeded",
     "Envelope",
+    "FileTokenStore",
     "GreetingRefused",
     "InvalidAddress",
     "InvalidMessage",
     "Mailer",
     "MailbridgeError",
+    "MemoryTokenStore",
     "Message",
     "MessageRefused",
     "NameNotResolved",
     "NobodyListens",
     "NotSupported",
+    "OAuth2Options",
     "PoolClosed",
     "PoolOptions",
     "PoolStats",
@@ -113,6 +123,7 @@ __all__ = [
     "TLSModeMismatch",
     "TLSOptions",
     "Timeouts",
+    "TokenStore",
     "TokenUnavailable",
     "VerifyReport",
     "close_all",

@@ -28,6 +28,7 @@ _PASSING = {"temporarily_unavailable", "server_error", "slow_down", "authorizati
 _HINTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE | re.DOTALL), hint)
     for pattern, hint in (
+        (r"^invalid_grant.*signature", "The key of the service account is not known there, or was deleted."),
         (
             r"^invalid_grant.*(invalid jwt|iat|exp\b|short-lived|clock)|AADSTS700024",
             "The signed assertion was refused for its times: is this machine's clock right?",
@@ -36,7 +37,6 @@ _HINTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"^invalid_grant.*(email|user id|account not found)",
             "The service account acts for username: that must be a mailbox of the Workspace domain.",
         ),
-        (r"^invalid_grant.*signature", "The key of the service account is not known there, or was deleted."),
         (
             r"AADSTS(50076|50079|53003|50158)",
             "The tenant's policies (multi-factor, conditional access) want a person: consent again.",

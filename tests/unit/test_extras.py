@@ -51,6 +51,11 @@ def test_importing_mailbridge_loads_no_optional_library_even_where_it_is_install
     ("extra", "code"),
     [
         ("idna", "from mailbridge import Envelope\nEnvelope('a@x.example', ['b@b\\u00fccher.example'])"),
+        (
+            "oauth2",
+            "from mailbridge import SMTPConfig\n"
+            "SMTPConfig(username='u', oauth2={'provider': 'google', 'client_id': 'c', 'refresh_token': 'r'})",
+        ),
         ("django", "from mailbridge_django import EmailBackend"),
         ("flask", "from mailbridge_flask import Mail"),
     ],
