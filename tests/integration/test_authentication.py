@@ -27,6 +27,7 @@ from mailbridge.flows.authentication import authentication
 from mailbridge.net.deadline import NEVER
 from tests.integration.conftest import Configure, StartMailer
 from tests.integration.mails import new_mail
+from tests.servers.certificates import Certificates
 from tests.servers.dovecot import PASSWORD, USERNAME, Dovecot
 from tests.servers.exim import Exim
 from tests.servers.fixtures import StartRelay, StartSmtpSink
@@ -107,6 +108,53 @@ def log_in_with_token(connection: SMTPConnection, token: str) -> str:
     assert talk is not None
     mechanisms = usable_mechanisms(connection.config, connection.capabilities, token=Secret(token))
     return talk.run(authentication(talk.wire, mechanisms), NEVER)
+
+
+def by_certificate(certificates: Certificates, **options: Any) -> dict[str, Any]:
+    client = certificates.client
+    tls = {"cert_file": str(client.cert_file), "key_file": str(client.key_file)}
+    return {"security": "starttls", "auth": "EXTERNAL", "tls": tls} | options
+
+
+@pytest.mark.parametrize("name", [{}, {"username": "client.lab.test"}])
+def test_a_client_certificate(
+    exim: Exim, configure: Configure, certificates: Certificates, name: dict[str, str]
+) -> None:
+    connection = SMTPConnection(configure(exim.plain, **by_certificate(certificates, **name)))
+    connection.connect()
+    connection.login()
+    assert connection.mechanism == "EXTERNAL"
+    mail = new_mail()
+    assert connection.send(mail.envelope, mail.content).accepted
+    connection.quit()
+
+
+def test_a_client_certificate_of_somebody_else(
+    exim: Exim, configure: Configure, certificates: Certificates
+) -> None:
+    connection = SMTPConnection(configure(exim.plain, **by_certificate(certificates, username="boss")))
+    connection.connect()
+    with pytest.raises(AuthenticationFailed) as raised:
+        connection.login()
+    assert (raised.value.smtp_code, raised.value.mechanism) == (535, "EXTERNAL")
+
+
+def test_ntlm(exim: Exim, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exim is from before NTLMv2; pyspnego speaks the older one where this variable says so."""
+    monkeypatch.setenv("LM_COMPAT_LEVEL", "2")
+    options = {"security": "starttls", "auth": "NTLM", "username": USERNAME}
+    connection = SMTPConnection(configure(exim.plain, password=PASSWORD, **options))
+    connection.connect()
+    connection.login()
+    assert connection.mechanism == "NTLM"
+    mail = new_mail()
+    assert connection.send(mail.envelope, mail.content).accepted
+    connection.quit()
+    connection = SMTPConnection(configure(exim.plain, password="wr0ng-secret", **options))
+    connection.connect()
+    with pytest.raises(AuthenticationFailed) as raised:
+        connection.login()
+    assert (raised.value.smtp_code, raised.value.mechanism) == (535, "NTLM")
 
 
 # One that fits into the AUTH line, and one with many claims.

@@ -44,6 +44,8 @@ hosts_proxy = ${{if inlist{{$received_port}}{{{behind_proxy.port}:{behind_proxy_
 tls_advertise_hosts = *
 tls_certificate = {cert}
 tls_privatekey = {key}
+tls_verify_certificates = {ca}
+tls_try_verify_hosts = *
 chunking_advertise_hosts = *
 dsn_advertise_hosts = *
 smtputf8_advertise_hosts = *
@@ -92,6 +94,18 @@ cram:
   driver = cram_md5
   public_name = CRAM-MD5
   server_secret = ${{if eq{{$auth1}}{{{user}}}{{{password}}}fail}}
+ntlm:
+  driver = spa
+  public_name = NTLM
+  server_password = ${{if eq{{$auth1}}{{{user}}}{{{password}}}fail}}
+  server_advertise_condition = ${{if def:tls_in_cipher}}
+external:
+  driver = external
+  public_name = EXTERNAL
+  server_param2 = ${{certextract{{subject,CN}}{{$tls_in_peercert}}}}
+  server_condition = ${{if or{{{{eq{{$auth1}}{{}}}}{{eq{{$auth1}}{{$auth2}}}}}}}}
+  server_set_id = $auth2
+  server_advertise_condition = ${{if eq{{$tls_in_certificate_verified}}{{1}}}}
 """
 ACCEPTED = re.compile(r"^\S+ \S+ (\S+) <= .*? id=(\S+)", re.MULTILINE)
 # The client is logged before the greeting.
@@ -102,6 +116,7 @@ COMPLETED = re.compile(r"^\S+ \S+ (\S+) Completed", re.MULTILINE)
 class Exim:
     """A running Exim: `plain` (STARTTLS offered, CRAM-MD5 also without) and `tls` (from the first byte).
 
+    Under TLS it also takes PLAIN, NTLM (not its second version), and EXTERNAL with a client certificate.
     `behind_proxy` and `behind_proxy_tls` are the same, but demand a PROXY header (version 1 or 2) first;
     without, Exim greets and answers 503 to every command.
     gone@ any domain is refused, later@ is deferred.
@@ -133,6 +148,7 @@ class Exim:
                 behind_proxy_tls=self.behind_proxy_tls,
                 cert=certificates.good.cert_file,
                 key=certificates.good.key_file,
+                ca=certificates.ca_file,
                 limit=RECIPIENT_LIMIT,
                 user=USERNAME,
                 password=PASSWORD,
