@@ -187,11 +187,17 @@ class ConnectTimeout(ConnectFailed, TimeoutError):
 
 
 class ProxyFailed(ConnectFailed):
-    """The proxy refused or failed; `status` is its own code where it gave one."""
+    """The proxy refused or failed; `status` is its own HTTP status where it gave one.
 
-    def __init__(self, message: str, *, status: int | None = None, **details: Any) -> None:
+    Not transient where it does not accept the credentials, or may not lead there at all.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, transient: bool = True, **details: Any
+    ) -> None:
         super().__init__(message, **details)
         self.status = status
+        self.transient = transient and status not in (401, 403, 407)
 
 
 class TLSFailed(ConnectFailed, ssl.SSLError):

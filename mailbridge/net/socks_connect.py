@@ -69,14 +69,14 @@ def _refusal(error: Any, proxy: ProxyURL) -> ProxyFailed:
             f"The proxy {proxy} closed the connection instead of answering",
             hint="It may not reach the server (`ssh -D` then closes), or speak another version of SOCKS.",
         )
-    hint = ""
-    if isinstance(error, socks.SOCKS5AuthError):
+    hint, is_login = "", isinstance(error, socks.SOCKS5AuthError)
+    if is_login:
         hint = (
             "The proxy wants credentials: write them into its URL as user:password@."
             if proxy.username is None
             else "The proxy does not accept these credentials."
         )
-    return ProxyFailed(f"The proxy {proxy} refused: {said}", hint=hint)
+    return ProxyFailed(f"The proxy {proxy} refused: {said}", hint=hint, transient=not is_login)
 
 
 class _Negotiation(_SocksSocket):  # type: ignore[misc]  # PySocks has no types

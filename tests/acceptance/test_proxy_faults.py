@@ -140,7 +140,13 @@ def check(error: MailbridgeError, told: Told) -> None:
     assert re.search(told.words, str(error)), str(error)
     assert "mx.beyond.test:2525" in str(error)
     assert str(error).isprintable()
-    assert error.is_transient or told.kind is ProtocolViolation
+    # Credentials that a proxy refuses, or a place that it does not let us go to, stay refused.
+    is_refusal = (
+        told.status in (403, 407)
+        or "methods were rejected" in str(error)
+        or "authentication failed" in str(error)
+    )
+    assert error.is_transient or told.kind is ProtocolViolation or is_refusal
     assert not error.outcome_unknown
     if isinstance(error, ProxyFailed):
         assert error.status == told.status

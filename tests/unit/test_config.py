@@ -163,6 +163,10 @@ def test_equal_options_are_equal_values() -> None:
         {"disable": "size"},
         {"partial": "all-or-none"},
         {"debug": True},
+        {"proxy": "http://p"},
+        {"proxy": "http://u:p@p"},
+        {"proxy_protocol": 1},
+        {"proxy_protocol": 2},
     ],
 )
 def test_every_option_is_part_of_the_key(change: dict[str, object]) -> None:

@@ -228,3 +228,14 @@ def test_the_attributes_of_the_ssl_module_are_there() -> None:
     rejected = CertificateRejected("x", verify_message="expired", verify_code=10)
     assert (rejected.verify_message, rejected.verify_code) == ("expired", 10)
     assert (rejected.reason, rejected.library, rejected.errno) == ("", "", None)
+
+
+@pytest.mark.parametrize(
+    ("status", "is_transient"),
+    [(None, True), (502, True), (503, True), (401, False), (403, False), (407, False)],
+)
+def test_a_proxy_that_wants_other_credentials_will_want_them_again(
+    status: int | None, is_transient: bool
+) -> None:
+    assert ProxyFailed("No", status=status).is_transient is is_transient
+    assert not ProxyFailed("No", transient=False).is_transient
