@@ -4,6 +4,7 @@
     mailbridge.W001   credentials for a server that is reached in clear text
     mailbridge.W002   certificates are not verified
     mailbridge.W004   MAILBRIDGE says nothing where MAILERS is defined
+    mailbridge.W005   OAuth2 tokens in a cache that each process has for itself
     mailbridge.W007   a user name without a password, or the reverse
 
 Whether a server can be reached and logged in to is the question of `manage.py verify_smtp`.
@@ -20,6 +21,7 @@ from mailbridge import SMTPConfig
 from mailbridge_django.backend import EmailBackend
 from mailbridge_django.compat import MailerMisconfigured, uses_mailers
 from mailbridge_django.handler import mailers
+from mailbridge_django.tokens import CacheTokenStore
 
 
 @register("mail")  # by name: Django has a constant for this tag only from 6.1 on
@@ -51,6 +53,7 @@ def _check(alias: str) -> Iterator[CheckMessage]:
     if isinstance(backend, EmailBackend):
         yield from _check_credentials(alias, backend)
         yield from _check_verification(alias, backend.config)
+        yield from _check_token_store(alias, backend.config)
 
 
 def _invalid(error: MailerMisconfigured) -> Error:
@@ -82,6 +85,20 @@ def _check_verification(alias: str, config: SMTPConfig) -> Iterator[CheckMessage
             "anybody on the way can read and change the mail.",
             hint="For a private authority name its certificate in tls.ca_file instead.",
             id="mailbridge.W002",
+        )
+
+
+def _check_token_store(alias: str, config: SMTPConfig) -> Iterator[CheckMessage]:
+    store = config.oauth2.token_store if config.oauth2 is not None else None
+    if not isinstance(store, CacheTokenStore):
+        return
+    cache = settings.CACHES.get(store.alias, {}).get("BACKEND", "nothing")
+    if cache.rpartition(".")[2] in ("LocMemCache", "DummyCache", "nothing"):
+        yield Warning(
+            f"The mailer {alias!r} keeps its OAuth2 tokens in the cache {store.alias!r}, which is {cache}: "
+            "other workers do not see them, and a restart loses them.",
+            hint="Use a cache that all workers share, or a FileTokenStore.",
+            id="mailbridge.W005",
         )
 
 

@@ -35,7 +35,8 @@ KNOWN_NAMES = tuple(sorted({*OWN_NAMES, *DJANGO_NAMES, "fail_silently"}))
 
 # A URL names all of these, if only by leaving them out: none may come from beneath it, least of all
 # the credentials that were meant for another host.
-_SAID_BY_URL = frozenset({"host", "port", "security", "use_tls", "use_ssl", "username", "password"})
+_SAID_BY_URL = frozenset({"host", "port", "security", "use_tls", "use_ssl", "username", "password", "oauth2"})
+_SECRETS = frozenset({"password", "url", "client_secret", "refresh_token", "access_token", "private_key"})
 _NOT_OF_THE_CORE = frozenset({"use_tls", "use_ssl", "ssl_keyfile", "ssl_certfile", "config_resolver"})
 # What the shorthand `timeout` stands for.
 _STAGES = ("connect", "greeting", "command", "data", "final")
@@ -44,12 +45,17 @@ Options = dict[str, Any]
 
 
 def given(**options: Any) -> Options:
-    """What of `options` was given. Passwords and URLs are sealed, so that no traceback shows them."""
-    return {
-        name: Secret(value) if name in ("password", "url") and isinstance(value, str) else value
-        for name, value in options.items()
-        if value is not None
-    }
+    """What of `options` was given. Secrets and URLs are sealed, so that no traceback shows them."""
+    return {name: _sealed(name, value) for name, value in options.items() if value is not None}
+
+
+def _sealed(name: str, value: Any) -> Any:
+    """`value` without a secret in clear; in the dict of OAuth2, too."""
+    if name in _SECRETS and isinstance(value, str):
+        return Secret(value)
+    if name in ("oauth2", "service_account") and isinstance(value, Mapping):
+        return {inner: _sealed(str(inner), each) for inner, each in value.items()}
+    return value
 
 
 def package_options() -> Options:
@@ -64,6 +70,10 @@ def layered(above: Options, beneath: Options) -> Options:
     """`above` over `beneath`."""
     if "url" in above:
         beneath = {name: value for name, value in beneath.items() if name not in _SAID_BY_URL}
+    if "oauth2" in above:  # one way to log in takes the place of the other
+        beneath = {name: value for name, value in beneath.items() if name != "password"}
+    elif above.get("password"):
+        beneath = {name: value for name, value in beneath.items() if name != "oauth2"}
     if "timeout" in above:
         beneath = {name: value for name, value in beneath.items() if name != "timeouts"}
     return {**beneath, **above}
@@ -104,6 +114,8 @@ def with_client_certificate(options: Options) -> Options:
 
 def with_credentials(options: Options) -> Options:
     """`options` without credentials if either is empty: Django's way to say that there are none."""
+    if options.get("oauth2") is not None:  # there is no password, and Django's default for it is ""
+        return {name: value for name, value in options.items() if name != "password" or value}
     if options.get("username") == "" or options.get("password") == Secret(""):
         return {name: value for name, value in options.items() if name not in ("username", "password")}
     return options

@@ -104,6 +104,8 @@ def _security(app: Flask) -> str | None:
 
 def _credentials(app: Flask, own: dict[str, Any]) -> dict[str, Any]:
     username, password = given(app, "MAIL_USERNAME"), given(app, "MAIL_PASSWORD")
+    if "oauth2" in own:  # which takes the place of a password
+        return {"username": username}
     if own.keys() & {"url", "username", "password"} or (username is None) == (password is None):
         return {"username": username, "password": password}
     # Flask-Mail logs in only with both, and says nothing; such applications must go on working.

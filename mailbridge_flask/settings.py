@@ -27,7 +27,15 @@ DEFAULT = "default"
 #: The names of the keys that are no option of the core.
 OWN_NAMES = ("ascii_attachments", "default_sender", "mailers", "suppress_send")
 _OPTION_NAMES = ("url", "timeout", *(field.name for field in fields(SMTPConfig)))
-_SECRETS = ("password", "key_password", "url")
+_SECRETS = (
+    "password",
+    "key_password",
+    "url",
+    "client_secret",
+    "refresh_token",
+    "access_token",
+    "private_key",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,7 +118,11 @@ def test_equal_options_give_equal_configurations() -> None:
     [
         ({"pool": {"max_sise": 3}}, r"MAILERS\['bulk'\]: Unknown option 'pool.max_sise'", "'pool.max_size'"),
         ({"url": Secret("smtp://u:hunter2@h/?tmeout=3")}, "Unknown option 'tmeout'", "'timeout'"),
-        ({"oauth2": {}}, "'oauth2' is not available yet", "Use username and password"),
+        (
+            {"username": "u", "oauth2": {"provider": "google", "client_secret": "hunter2", "secrt": "x"}},
+            "Unknown option 'oauth2.secrt'",
+            "'oauth2.client_secret'",
+        ),
     ],
 )
 def test_what_cannot_work_names_the_mailer(options: dict[str, Any], problem: str, hint: str) -> None:
@@ -127,6 +131,32 @@ def test_what_cannot_work_names_the_mailer(options: dict[str, Any], problem: str
     assert hint in str(caught.value)
     assert caught.value.__context__ is None
     assert "hunter2" not in str(caught.value)
+
+
+GOOGLE = {"provider": "google", "client_id": "c", "client_secret": "hunter2", "refresh_token": "hunter3"}
+
+
+def test_oauth2_takes_the_place_of_a_password_beneath() -> None:
+    django = given(host="h", username="u@x.example", password="hunter2")
+    config = build_config(layered(given(oauth2=GOOGLE), django), None)
+    assert (config.username, config.password) == ("u@x.example", None)
+    assert config.oauth2 is not None
+    # Django's own defaults are empty strings.
+    empty = given(host="h", username="u@x.example", password="")
+    assert build_config(layered(given(oauth2=GOOGLE), empty), None).oauth2 == config.oauth2
+
+
+def test_a_password_takes_the_place_of_oauth2_beneath() -> None:
+    package = given(host="h", oauth2=GOOGLE)
+    config = build_config(layered(given(username="u", password="p"), package), None)
+    assert (config.password, config.oauth2) == (Secret("p"), None)
+    assert build_config(layered(given(url="smtp://other/"), package), None).oauth2 is None
+
+
+def test_the_secrets_of_oauth2_are_sealed() -> None:
+    account = {"client_email": "a@b", "private_key": "hunter4"}
+    shown = repr(given(oauth2={**GOOGLE, "service_account": account}))
+    assert "hunter" not in shown
 
 
 def test_the_nearest_name_is_the_hint() -> None:

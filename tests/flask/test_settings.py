@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from mailbridge import ConfigurationError, SMTPConfig
+from mailbridge import ConfigurationError, Secret, SMTPConfig
 from mailbridge_flask import Mail
 from mailbridge_flask.settings import Settings, read_settings
 
@@ -107,7 +107,7 @@ def test_the_name_of_the_package_alone_is_no_key() -> None:
     [
         ({"MAILBRIDGE_PORT": 70000}, "'port' must lie between"),
         ({"MAILBRIDGE_POOL": {"max_sise": 3}}, "Did you mean 'pool.max_size'"),
-        ({"MAILBRIDGE_OAUTH2": {"token_url": "x"}}, "not available yet"),
+        ({"MAILBRIDGE_OAUTH2": {"token_url": "x"}}, "names no refresh_token"),
         ({"MAILBRIDGE_MAILERS": {"bulk": {"hots": "x"}}}, r"MAILERS\['bulk'\]: Unknown option 'hots'"),
         ({"MAILBRIDGE_MAILERS": {"bulk": 5}}, r"MAILERS\['bulk'\] is neither a dict of options nor a URL"),
         ({"MAILBRIDGE_MAILERS": "smtp://localhost"}, "neither a dict of options nor a URL"),
@@ -219,3 +219,19 @@ def test_no_frame_of_a_traceback_shows_a_password(config: dict[str, Any]) -> Non
     text = "".join(shown.format())
     assert "app = <Flask 'testapp'>" in text  # the locals are there
     assert SECRET not in text
+
+
+def test_oauth2_takes_the_place_of_the_password() -> None:
+    app = Flask(__name__)
+    app.config["MAIL_USERNAME"] = "u@x.example"
+    app.config["MAILBRIDGE_OAUTH2"] = {
+        "provider": "google",
+        "client_id": "c",
+        "client_secret": "hunter2",
+        "refresh_token": "hunter3",
+    }
+    config = read_settings(app).mailers["default"].config
+    assert (config.username, config.password) == ("u@x.example", None)
+    assert config.oauth2 is not None
+    assert config.oauth2.refresh_token == Secret("hunter3")
+    assert "hunter" not in repr(config)

@@ -15,13 +15,20 @@ from pathlib import Path
 import pytest
 
 from mailbridge import config, errors, pool
+from mailbridge.oauth2_options import OAuth2Options
 from mailbridge.options import PoolOptions, RetryOptions, Timeouts, TLSOptions
 from mailbridge.results import STAGE_NAMES
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
-GROUPS = {"tls": TLSOptions, "timeouts": Timeouts, "pool": PoolOptions, "retry": RetryOptions}
+GROUPS = {
+    "tls": TLSOptions,
+    "timeouts": Timeouts,
+    "pool": PoolOptions,
+    "retry": RetryOptions,
+    "oauth2": OAuth2Options,
+}
 # What an example may import that is not of this project, and only in environments that have it.
 FRAMEWORKS = {"django", "flask", "celery"}
 NEEDS = {"mailbridge_django": "django", "mailbridge_flask": "flask"}
@@ -41,9 +48,10 @@ def rows(text: str) -> Row:
 
 def group_fields() -> list[tuple[str, object]]:
     return [
-        (f"{group}.{field.name}", None if field.default is MISSING else field.default)
+        (f"{group}.{field.name}", None if field.default in (MISSING, ()) else field.default)
         for group, kind in GROUPS.items()
         for field in fields(kind)
+        if field.name != "supplier"  # what oauth2 itself is where it is a callable
     ]
 
 
