@@ -13,14 +13,19 @@ from dataclasses import replace
 
 from mailbridge.config import SMTPConfig
 from mailbridge.conversation import Conversation, complete
-from mailbridge.credentials import require_safe_channel, usable_mechanisms
+from mailbridge.credentials import require_safe_channel
 from mailbridge.envelope import Envelope
-from mailbridge.errors import ConnectionLost, ConnectTimeout, MailbridgeError, NotSupported, Refused
+from mailbridge.errors import (
+    ConnectionLost,
+    ConnectTimeout,
+    MailbridgeError,
+    NotSupported,
+    Refused,
+)
 from mailbridge.flows import opening
-from mailbridge.flows.authentication import authentication
 from mailbridge.flows.closing import single
 from mailbridge.flows.delivery import Delivered, Transaction, delivery
-from mailbridge.net.channel_binding import channel_bindings
+from mailbridge.login import Login
 from mailbridge.net.deadline import NEVER, Clock, Deadline
 from mailbridge.net.dialing import Target
 from mailbridge.net.own_name import ehlo_name
@@ -59,7 +64,7 @@ class SMTPConnection:
         self.capabilities: Capabilities = EMPTY
         self.greeting: Reply | None = None
         self.reached: Reached | None = None
-        self.mechanism: str | None = None
+        self._login: Login | None = None
         self._given = (sock, secured)
         self._clock = clock
         self._conversation: Conversation | None = None
@@ -84,6 +89,16 @@ class SMTPConnection:
     @property
     def tls(self) -> TLSFacts | None:
         return self._conversation.stream.tls if self._conversation is not None else None
+
+    @property
+    def mechanism(self) -> str | None:
+        """The SASL mechanism that was accepted."""
+        return self._login.mechanism if self._login is not None else None
+
+    @property
+    def token_facts(self) -> str:
+        """Where the access token came from, and how long it is good; never the token."""
+        return self._login.token_facts if self._login is not None else ""
 
     @property
     def authenticated(self) -> bool:
@@ -205,10 +220,8 @@ class SMTPConnection:
         try:
             may_be_clear = self._is_loopback or self.config.allow_insecure_auth
             require_safe_channel(is_safe=self.secure or may_be_clear)
-            talk = self._opened()
-            bindings = channel_bindings(talk.stream)
-            mechanisms = usable_mechanisms(self.config, self.capabilities, bindings=bindings)
-            self.mechanism = talk.run(authentication(talk.wire, mechanisms), deadline)
+            self._login = Login(self._opened(), self.config, self.capabilities)
+            self._login.perform(deadline)
         except BaseException as error:
             self._fail(error)
             clear_locals(error, outer=outer)

@@ -27,10 +27,15 @@ def is_stale(error: MailbridgeError) -> bool:
     """Whether a *reused* session turned out to be dead before the message was committed.
 
     Then the message goes once more, on a fresh session: nothing was accepted, and nothing is
-    known against the server. 451 4.4.2 is how Amazon SES ends an idle session.
+    known against the server. 451 4.4.2 is how Amazon SES ends an idle session; 530 and 535 to MAIL
+    say that the login no longer counts, say because the access token has ended.
     """
     if error.outcome_unknown or error.stage == "final":  # an answer to the dot is about the message
         return False
     if isinstance(error, (ConnectionLost, TLSFailed)):
         return True
-    return error.reply is not None and error.reply.code == 451 and error.reply.enhanced == (4, 4, 2)
+    reply = error.reply
+    if reply is None:
+        return False
+    is_login_over = error.stage == "mail_from" and reply.code in (530, 535)
+    return is_login_over or (reply.code == 451 and reply.enhanced == (4, 4, 2))

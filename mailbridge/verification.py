@@ -74,7 +74,7 @@ def _stages(connection: SMTPConnection, asked: Mapping[str, Reply], has_quit: bo
     yield _fact("greeting", connection, str(connection.greeting or ""))
     yield _tls_stage(connection)
     yield _fact("ehlo", connection, printable(str(connection.capabilities)))
-    yield _skipped("token", "no OAuth2 configured")
+    yield _token_stage(connection)
     yield _auth_stage(connection)
     yield from _asked_stages(connection, asked)
     yield _ok("quit", connection, "") if has_quit else _skipped("quit")
@@ -126,6 +126,12 @@ def _tls_stage(connection: SMTPConnection) -> Stage:
     if connection.config.security == "opportunistic" and connection.greeting is not None:
         return _skipped("tls", "STARTTLS is not offered")
     return _skipped("tls")
+
+
+def _token_stage(connection: SMTPConnection) -> Stage:
+    if connection.config.oauth2 is None:
+        return _skipped("token", "no OAuth2 configured")
+    return _fact("token", connection, printable(connection.token_facts))
 
 
 def _auth_stage(connection: SMTPConnection) -> Stage:

@@ -6,7 +6,8 @@ Knows bytes, time limits and end-of-file; what the bytes mean is the flows' busi
 import ssl
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from mailbridge.errors import DeadlineExceeded, MailbridgeError, ReplyTimeout
@@ -45,6 +46,15 @@ class Driver:
         self._whole = NEVER
         self._period = NEVER
         self._is_waited_for = True
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of a block to `seconds`."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += self._clock() - began
 
     def run(
         self,

@@ -25,7 +25,7 @@ LAYERS = (
     "protocol",
     "flows",
     "net",
-    "pool retry breaker channel connection conversation credentials transactions ratelimit oauth2"
+    "pool retry breaker channel connection login conversation credentials transactions ratelimit oauth2"
     " rendering serializing processes",
     "mailer registry verification routing __init__",
     "cli testing server __main__",
