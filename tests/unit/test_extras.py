@@ -16,6 +16,7 @@ import mailbridge
 
 OPTIONAL = [
     "aiosmtpd",
+    "asn1crypto",
     "blinker",
     "celery",
     "django",
@@ -56,6 +57,8 @@ def test_importing_mailbridge_loads_no_optional_library_even_where_it_is_install
             "from mailbridge import SMTPConfig\n"
             "SMTPConfig(username='u', oauth2={'provider': 'google', 'client_id': 'c', 'refresh_token': 'r'})",
         ),
+        ("scram", "from mailbridge import SMTPConfig\nSMTPConfig(auth='SCRAM-SHA-256')"),
+        ("gssapi", "from mailbridge import SMTPConfig\nSMTPConfig(auth=['PLAIN', 'NTLM'])"),
         ("django", "from mailbridge_django import EmailBackend"),
         ("flask", "from mailbridge_flask import Mail"),
     ],
@@ -64,3 +67,15 @@ def test_a_missing_extra_is_named(extra: str, code: str) -> None:
     result = run(BLOCK + code)
     assert result.returncode == 1
     assert f"mailbridge-smtp[{extra}]" in result.stderr.splitlines()[-1]
+
+
+def test_a_login_without_the_extra_for_scram_takes_what_is_there() -> None:
+    code = (
+        "from mailbridge.protocol.sasl import Credentials, candidates\n"
+        "from mailbridge.secret import Secret\n"
+        "offered = ['SCRAM-SHA-256-PLUS', 'SCRAM-SHA-256', 'PLAIN']\n"
+        "credentials = Credentials('u', Secret('p'), bindings={'tls-unique': b'x'})\n"
+        "print(candidates('auto', offered, credentials))"
+    )
+    result = run(BLOCK + code)
+    assert (result.stdout.strip(), result.stderr) == ("['PLAIN']", "")

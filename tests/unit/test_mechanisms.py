@@ -22,8 +22,9 @@ not_callable = 7
 
 
 @pytest.fixture(autouse=True)
-def none_registered(monkeypatch):
+def nothing_registered_and_every_extra_there(monkeypatch):
     monkeypatch.setattr(mechanisms, "_registered", {})
+    monkeypatch.setattr(mechanisms, "find_spec", lambda name: object())
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from base64 import b64encode
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 
 import pytest
 
@@ -140,6 +141,7 @@ def scram(text: str, *more: str, cut: str = "whole", wire: Wire | None = None) -
     return accepted
 
 
+@pytest.mark.skipif(find_spec("scramp") is None, reason="the extra scram is not installed")
 class TestScram:
     @pytest.mark.parametrize("cut", CUTS)
     def test_the_exchange_of_rfc_7677(self, cut: str) -> None:

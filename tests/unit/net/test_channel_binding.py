@@ -19,6 +19,8 @@ from mailbridge.net.streams import Stream
 from tests.servers.certificates import Certificates
 from tests.unit.net.conftest import Connect, MemoryServer, Serve, server_context, tls_talk, wait_for_end
 
+pytest.importorskip("asn1crypto", reason="the extra scram is not installed")
+
 MemoryPair = Callable[..., tuple[Stream, MemoryServer]]
 NAME = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mail.example.com")])
 

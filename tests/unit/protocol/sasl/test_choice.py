@@ -1,5 +1,7 @@
 """Which mechanisms there are, and which are tried, in which order."""
 
+from importlib.util import find_spec
+
 import pytest
 
 from mailbridge import mechanisms
@@ -8,6 +10,7 @@ from mailbridge.protocol import sasl
 from mailbridge.protocol.sasl import AVAILABLE, RANKING, Credentials, candidates, mechanism
 from mailbridge.secret import Secret
 
+with_scram = pytest.mark.skipif(find_spec("scramp") is None, reason="the extra scram is not installed")
 BINDINGS = {"tls-server-end-point": b"hash"}
 PASSWORD = Credentials("user", Secret("hunter2"))
 BOUND = Credentials("user", Secret("hunter2"), bindings=BINDINGS)
@@ -35,14 +38,12 @@ class Own:
         ("auto", ["LOGIN", "PLAIN", "CRAM-MD5"], ["CRAM-MD5", "PLAIN", "LOGIN"]),
         ("AUTO", ["LOGIN", "PLAIN"], ["PLAIN", "LOGIN"]),
         ("auto", ["login", "plain"], ["PLAIN", "LOGIN"]),
-        ("auto", ["SCRAM-SHA-1", "CRAM-MD5", "SCRAM-SHA-256"], ["SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5"]),
         ("auto", ["XOAUTH2", "ANONYMOUS", "EXTERNAL", "GSSAPI", "NTLM", "X-NEW"], []),
         ("auto", [], []),
         ("plain", ["PLAIN", "CRAM-MD5"], ["PLAIN"]),
         ("CRAM-MD5", ["PLAIN"], []),
         (["LOGIN", "PLAIN", "login"], ["PLAIN", "LOGIN", "CRAM-MD5"], ["LOGIN", "PLAIN"]),
-        (["PLAIN", "SCRAM-SHA-256"], ["SCRAM-SHA-256", "PLAIN"], ["PLAIN", "SCRAM-SHA-256"]),
-        (["NTLM", "ANONYMOUS"], ["ANONYMOUS", "NTLM"], ["NTLM", "ANONYMOUS"]),
+        (["EXTERNAL", "ANONYMOUS"], ["ANONYMOUS", "EXTERNAL"], ["EXTERNAL", "ANONYMOUS"]),
         ([], ["PLAIN"], []),
     ],
 )
@@ -50,6 +51,20 @@ def test_candidates(wanted, offered, tried):
     assert candidates(wanted, offered, PASSWORD) == tried
 
 
+@with_scram
+@pytest.mark.parametrize(
+    ("wanted", "offered", "tried"),
+    [
+        ("auto", ["SCRAM-SHA-1", "CRAM-MD5", "SCRAM-SHA-256"], ["SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5"]),
+        (["PLAIN", "SCRAM-SHA-256"], ["SCRAM-SHA-256", "PLAIN"], ["PLAIN", "SCRAM-SHA-256"]),
+        ("SCRAM-SHA-256-PLUS", ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"], []),
+    ],
+)
+def test_candidates_with_scram(wanted, offered, tried):
+    assert candidates(wanted, offered, PASSWORD) == tried
+
+
+@with_scram
 def test_what_can_be_bound_to_the_channel_comes_first():
     strongest = candidates("auto", EVERYTHING, BOUND)
     assert strongest == [*RANKING[:7], "PLAIN", "LOGIN"]
@@ -80,6 +95,7 @@ def test_scram_is_left_out_without_its_library(monkeypatch):
     assert candidates("auto", EVERYTHING, BOUND) == ["CRAM-MD5", "PLAIN", "LOGIN"]
 
 
+@with_scram
 def test_scram_is_left_out_for_a_password_that_it_cannot_prepare():
     """SASLprep knows Unicode 3.2 only; a password with an emoji still works with the others."""
     young = Credentials("user", Secret("pass\N{PILE OF POO}word"))
@@ -89,6 +105,7 @@ def test_scram_is_left_out_for_a_password_that_it_cannot_prepare():
         mechanism("SCRAM-SHA-256", young)
 
 
+@with_scram
 @pytest.mark.parametrize("name", RANKING)
 def test_each_ranked_mechanism_can_be_had_and_shows_no_secret(name):
     credentials = Credentials("user", Secret("hunter2"), token=Secret("hunter2"), bindings=BINDINGS)

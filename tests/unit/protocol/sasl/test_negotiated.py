@@ -10,11 +10,12 @@ import struct
 from dataclasses import dataclass, field
 
 import pytest
-import spnego
 
 from mailbridge.errors import AuthenticationFailed, ConfigurationError, ProtocolViolation
 from mailbridge.protocol.sasl import Credentials, mechanism
 from mailbridge.secret import Secret
+
+spnego = pytest.importorskip("spnego", reason="the extra gssapi is not installed")
 
 # [MS-NLMP] section 4.2.4: the challenge message as recorded there, its server challenge and the key NTOWFv2
 # of the user "User" of "Domain" with the password "Password".

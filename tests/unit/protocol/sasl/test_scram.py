@@ -14,6 +14,8 @@ from mailbridge.protocol.sasl.scram import BINDING_TYPES, MOST_ITERATIONS, Scram
 from mailbridge.secret import Secret
 from mailbridge.testing.sasl import EXCHANGES
 
+pytest.importorskip("scramp", reason="the extra scram is not installed")
+
 PENCIL = Credentials("user", Secret("pencil"))
 END_POINT = {"tls-server-end-point": b"\x01" * 32}
 # RFC 5802 section 5, RFC 7677 section 3: nonce, then what is said in turn.
