@@ -21,6 +21,7 @@ from tests.servers.haproxy import HAProxy
 from tests.servers.lab import Lab
 from tests.servers.microsocks import Microsocks
 from tests.servers.nginx import Nginx
+from tests.servers.oauth2_mock import OAuth2Mock
 from tests.servers.opensmtpd import OpenSmtpd
 from tests.servers.postfix import Postfix
 from tests.servers.process import MissingServerError
@@ -123,6 +124,11 @@ def haproxy(lab: Lab) -> HAProxy:
 @pytest.fixture(scope="session")
 def nginx(lab: Lab) -> Nginx:
     return ask_for(lab.nginx)
+
+
+@pytest.fixture(scope="session")
+def oauth2_mock(lab: Lab) -> OAuth2Mock:
+    return ask_for(lab.oauth2_mock)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from tests.servers.exim import Exim
 from tests.servers.haproxy import HAProxy
 from tests.servers.microsocks import Microsocks
 from tests.servers.nginx import Nginx
+from tests.servers.oauth2_mock import OAuth2Mock
 from tests.servers.opensmtpd import OpenSmtpd
 from tests.servers.postfix import Postfix
 from tests.servers.process import MissingServerError, make_folder
@@ -95,6 +96,9 @@ class Lab:
         return self._get(
             "nginx", lambda folder: Nginx(folder, self.certificates, self.postfix(), self.exim())
         )
+
+    def oauth2_mock(self) -> OAuth2Mock:
+        return self._get("oauth2_mock", lambda folder: OAuth2Mock(folder, self.certificates))
 
     def smtp_sink(self, *options: str) -> SmtpSink:
         """A new one each time; end it with `stop_smtp_sinks`."""
