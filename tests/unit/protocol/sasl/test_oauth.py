@@ -21,6 +21,12 @@ def test_the_example_of_rfc_7628():
     )
 
 
+def test_what_has_a_meaning_in_the_header_is_escaped():
+    """RFC 5801 section 4: saslname."""
+    initial = mechanism("OAUTHBEARER", Credentials("a=b,c", token=Secret("t"))).initial()
+    assert initial == b"n,a=a=3Db=2Cc,\x01auth=Bearer t\x01\x01"
+
+
 def test_the_example_of_google():
     token = Secret("ya29.vF9dft4qmTc2Nvb3RlckBhdHRhdmlzdGEuY29tCg")
     exchange = mechanism("XOAUTH2", Credentials("someuser@example.com", token=token))
