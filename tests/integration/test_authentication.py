@@ -22,9 +22,6 @@ from mailbridge import (
     SenderRefused,
     SMTPConnection,
 )
-from mailbridge.credentials import usable_mechanisms
-from mailbridge.flows.authentication import authentication
-from mailbridge.net.deadline import NEVER
 from tests.integration.conftest import Configure, StartMailer
 from tests.integration.mails import new_mail
 from tests.servers.certificates import Certificates
@@ -102,12 +99,8 @@ def test_no_mechanism_in_common(exim: Exim, mailer: StartMailer) -> None:
     assert "CRAM-MD5" in raised.value.message
 
 
-def log_in_with_token(connection: SMTPConnection, token: str) -> str:
-    connection.connect()
-    talk = connection._conversation
-    assert talk is not None
-    mechanisms = usable_mechanisms(connection.config, connection.capabilities, token=Secret(token))
-    return talk.run(authentication(talk.wire, mechanisms), NEVER)
+def with_token(token: str, **options: Any) -> dict[str, Any]:
+    return {"username": USERNAME, "oauth2": {"access_token": token}} | options
 
 
 def by_certificate(certificates: Certificates, **options: Any) -> dict[str, Any]:
@@ -178,12 +171,11 @@ def test_an_access_token(
     token = ("t.0k-en_" * length)[:length]
     dovecot.introspection.accept(token, USERNAME)
     running = request.getfixturevalue(server)
-    options = {"username": USERNAME, "auth": mechanism, "oauth2": {"access_token": token}}
-    connection, mail = (
-        SMTPConnection(configure(getattr(running, service), security=security, **options)),
-        new_mail(),
-    )
-    assert log_in_with_token(connection, token) == mechanism
+    options = with_token(token, security=security, auth=mechanism)
+    connection, mail = SMTPConnection(configure(getattr(running, service), **options)), new_mail()
+    connection.connect()
+    connection.login()
+    assert connection.mechanism == mechanism
     assert connection.send(mail.envelope, mail.content).accepted
     connection.quit()
     assert dovecot.introspection.asked[-1] == token
@@ -201,10 +193,11 @@ def test_a_token_that_is_refused_tells_why(
 ) -> None:
     """The challenge with the error is answered as each mechanism says: the server's verdict comes then."""
     running = request.getfixturevalue(server)
-    options = {"username": USERNAME, "auth": mechanism, "oauth2": {"access_token": "x"}}
-    connection = SMTPConnection(configure(getattr(running, service), security=security, **options))
+    options = with_token("bad-token-secret", security=security, auth=mechanism)
+    connection = SMTPConnection(configure(getattr(running, service), **options))
+    connection.connect()
     with pytest.raises(AuthenticationFailed) as raised:
-        log_in_with_token(connection, "bad-token-secret")
+        connection.login()
     error = raised.value
     assert (error.smtp_code, error.mechanism) == (535, mechanism)
     assert json.loads(error.challenge)["status"] in ("401", "invalid_token")
@@ -213,11 +206,11 @@ def test_a_token_that_is_refused_tells_why(
 
 
 def test_a_token_goes_by_what_the_server_offers(dovecot: Dovecot, configure: Configure) -> None:
-    config = configure(
-        dovecot.submission, security="starttls", username=USERNAME, oauth2={"access_token": "x"}
-    )
-    connection = SMTPConnection(config)
-    assert log_in_with_token(connection, f"good-{USERNAME}") == "OAUTHBEARER"
+    options = with_token(f"good-{USERNAME}", security="starttls")
+    connection = SMTPConnection(configure(dovecot.submission, **options))
+    connection.connect()
+    connection.login()
+    assert connection.mechanism == "OAUTHBEARER"
     connection.quit()
 
 
