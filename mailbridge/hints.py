@@ -5,12 +5,45 @@ A table, so that one more provider's answer is one more row. Says nothing where 
 
 import re
 
-from mailbridge.errors import CertificateRejected, GreetingRefused, MailbridgeError, ReplyTimeout
+from mailbridge.errors import (
+    AuthenticationFailed,
+    CertificateRejected,
+    GreetingRefused,
+    MailbridgeError,
+    ReplyTimeout,
+)
 
-# (stage or "", pattern over "code text", hint); the first that fits counts.
+# Their credentials are access tokens: what is said of passwords would lead astray.
+_TOKEN_MECHANISMS = ("XOAUTH2", "OAUTHBEARER")
+# (stage, pattern over "code text", hint); the first that fits counts. The stage "token login" is a login with
+# an access token; there the decoded challenge follows the text.
 _ROWS: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
     (stage, re.compile(pattern, re.IGNORECASE), hint)
     for stage, pattern, hint in (
+        (
+            "token login",
+            r"5\.7\.139",
+            "Microsoft 365 has switched authenticated SMTP off for this mailbox or tenant, for tokens too; "
+            "an administrator can enable it for the mailbox.",
+        ),
+        (
+            "token login",
+            r"^535 5\.7\.3",
+            "Microsoft 365 does not accept this token: username must be the mailbox, and the scope SMTP.Send. An "
+            "application needs the permission SMTP.SendAsApp with an administrator's consent, and its "
+            "service principal registered in Exchange with rights to the mailbox.",
+        ),
+        (
+            "token login",
+            r"google|gsmtp",
+            "Google wants a token with the scope https://mail.google.com/, of the very account in username.",
+        ),
+        (
+            "token login",
+            r"^535",
+            "The server does not accept this token: check that it is for the mailbox in username, its scope, "
+            "and that it was not revoked.",
+        ),
         (
             "auth",
             r"5\.7\.139",
@@ -92,9 +125,11 @@ def hint_for(error: MailbridgeError, port: int, *, has_sent_header: bool = False
         )
     if error.reply is None:
         return ""
-    said = str(error.reply)
+    said, at = str(error.reply), error.stage
+    if isinstance(error, AuthenticationFailed) and error.mechanism in _TOKEN_MECHANISMS:
+        said, at = f"{said} {error.challenge}", "token login" if error.reply.code == 535 else at
     for stage, pattern, hint in _ROWS:
-        if error.stage == stage and pattern.search(said):
+        if stage == at and pattern.search(said):
             return hint
     if isinstance(error, GreetingRefused):
         return "The server does not talk to this address or has too many connections; its words tell which."

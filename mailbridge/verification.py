@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from mailbridge.config import SMTPConfig
 from mailbridge.connection import SMTPConnection
-from mailbridge.errors import InvalidMessage, MailbridgeError
+from mailbridge.errors import AuthenticationFailed, InvalidMessage, MailbridgeError
 from mailbridge.net.deadline import Deadline
 from mailbridge.net.resolving import literal
 from mailbridge.results import STAGE_NAMES, Reply, Stage, VerifyReport, printable
@@ -63,7 +63,11 @@ def _stage_of(failure: MailbridgeError) -> str:
 
 def _sentence(failure: MailbridgeError) -> str:
     """What happened, without stage, server and hint, which stand beside it in the table."""
-    return f"{failure.message}: {failure.reply}" if failure.reply is not None else failure.message
+    if failure.reply is None:
+        return failure.message
+    challenge = failure.challenge if isinstance(failure, AuthenticationFailed) else ""
+    said = f"{failure.reply}, after {challenge}" if challenge else str(failure.reply)
+    return f"{failure.message}: {said}"
 
 
 def _stages(connection: SMTPConnection, asked: Mapping[str, Reply], has_quit: bool) -> Iterator[Stage]:

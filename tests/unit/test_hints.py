@@ -87,3 +87,34 @@ def test_a_proxy_header_is_not_suspected_of_what_comes_later(error: MailbridgeEr
 @pytest.mark.parametrize("error", [MailbridgeError("x"), refused(MailbridgeError, "final", 451, "later")])
 def test_nothing_is_said_where_nothing_is_known(error: MailbridgeError) -> None:
     assert hint_for(error, 587) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "challenge", "word"),
+    [
+        ("5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled", "", "administrator"),
+        ("5.7.3 Authentication unsuccessful", "", "SMTP.SendAsApp"),
+        (
+            "5.7.8 Username and Password not accepted - gsmtp",
+            '{"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}',
+            "https://mail.google.com/",
+        ),
+        ("5.7.8 no", '{"status":"401"}', "revoked"),
+    ],
+)
+@pytest.mark.parametrize("mechanism", ["XOAUTH2", "OAUTHBEARER"])
+def test_of_a_refused_token_nothing_is_said_about_passwords(
+    mechanism: str, text: str, challenge: str, word: str
+) -> None:
+    error = AuthenticationFailed(
+        "No", mechanism=mechanism, challenge=challenge, stage="auth", reply=Reply(535, (text,))
+    )
+    assert word in hint_for(error, 587)
+    assert "password" not in hint_for(error, 587)
+
+
+def test_other_troubles_of_a_token_login_are_those_of_any_login() -> None:
+    error = AuthenticationFailed(
+        "No", mechanism="XOAUTH2", stage="auth", reply=Reply(454, ("4.7.0 Too many login attempts",))
+    )
+    assert "limits logins" in hint_for(error, 587)

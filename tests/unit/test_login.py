@@ -157,6 +157,8 @@ def test_verify_tells_the_token_stage_and_never_the_token() -> None:
     ):
         report = mailer.verify()
     assert (report["token"].status, report["auth"].status) == ("ok", "failed")
+    assert '"status":"401"' in report["auth"].detail
+    assert "token" in report["auth"].hint
 
 
 def test_a_server_without_oauth2_is_told_as_such() -> None:
