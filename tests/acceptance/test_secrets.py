@@ -34,6 +34,7 @@ from mailbridge import (
 from mailbridge.net.streams import Stream
 from mailbridge.testing import Dialogue, Fault, ScriptedServer
 from tests.acceptance.sending import USER, committed, envelope, mailer_for, message
+from tests.servers.process import free_ports
 
 pytestmark = pytest.mark.matrix
 
@@ -44,6 +45,8 @@ PLAIN_RESPONSE = f"\0{USER}\0{PASSWORD}".encode()
 CHALLENGE = b"<1.2@mx.test.example>"
 DIGEST = hmac.new(PASSWORD.encode(), CHALLENGE, hashlib.md5).hexdigest()
 CRAM_RESPONSE = f"{USER} {DIGEST}".encode()
+# What an access token may hold (RFC 6750 section 2.1).
+TOKEN = "ya29.Tok3n-Sentinel_Words~42+7/x=="
 
 
 def spelled(data: bytes) -> str:
@@ -61,6 +64,10 @@ FORMS = [
     repr(PASSWORD.encode())[2:-1],
     json.dumps(PASSWORD)[1:-1],
     PASSWORD.encode("unicode_escape").decode(),
+    TOKEN,
+    quote(TOKEN),
+    # Within a longer response, wherever the three bytes of a group begin.
+    *(spelled(bytes(shift) + TOKEN.encode())[4:-4] for shift in range(3)),
 ]
 # So much of a secret in a row is a leak, even if the rest is cut off.
 TELLING = 12
@@ -77,6 +84,11 @@ def test_the_scanner_finds_what_it_looks_for() -> None:
     assert leaks(repr({"password": PASSWORD}))
     assert leaks(repr(PLAIN_RESPONSE))
     assert not leaks(f"the user {USER} is no secret")
+
+
+def test_the_scanner_finds_tokens_in_responses() -> None:
+    assert leaks(f"AUTH XOAUTH2 {spelled(f'user={USER}{chr(1)}auth=Bearer {TOKEN}'.encode())}")
+    assert leaks(f"AUTH OAUTHBEARER {spelled(f'n,a={USER},{chr(1)}auth=Bearer {TOKEN}'.encode())}")
 
 
 # ---- everywhere that somebody could look
@@ -253,6 +265,72 @@ def test_the_server_quotes_it_too_often(mechanism: str, flood: str, log: Log) ->
     reply = said(mechanism, FLOODS[flood])
     fault = Fault("auth", "reply", reply=reply, occurrence=VERDICT[mechanism])
     check_failed_login(fault, mechanism, ProtocolViolation, log)
+
+
+TOKEN_ECHOES: dict[str, tuple[str, type[MailbridgeError]]] = ECHOES | {
+    "an error that quotes": ("334 {challenge}", AuthenticationFailed),
+    "a challenge that is none": ("334 {text}", ProtocolViolation),
+}
+
+
+@pytest.mark.parametrize("mechanism", ["XOAUTH2", "OAUTHBEARER"])
+@pytest.mark.parametrize("echo", TOKEN_ECHOES)
+@pytest.mark.parametrize("padding", ["", "~" * 500])
+def test_the_server_quotes_a_token(mechanism: str, echo: str, padding: str, log: Log) -> None:
+    """A short one goes out with the command; a long one is asked for first."""
+    token, (template, kind) = TOKEN + padding, TOKEN_ECHOES[echo]
+    (free,) = free_ports(1)
+    start = {
+        "XOAUTH2": f"user={USER}\x01",
+        "OAUTHBEARER": f"n,a={USER},\x01host=127.0.0.1\x01port={free.port}\x01",
+    }
+    line = spelled(f"{start[mechanism]}auth=Bearer {token}\x01\x01".encode())
+    reply = template.format(line=line, text=token, challenge=spelled(f'{{"t":"{token}"}}'.encode()))
+    fault = Fault("auth", "reply", reply=reply, occurrence=2 if padding else 1)
+    auth = {"username": USER, "oauth2": {"access_token": token}, "auth": mechanism}
+    server = ScriptedServer(
+        faults=[fault], users={USER: "another"}, auth=[mechanism], strict=False, port=free.port
+    )
+    with server, mailer_for(server, debug=True, timeout=5, **auth) as mailer:
+        with pytest.raises(kind) as caught:
+            mailer.send(message(1), envelope=envelope())
+        assert (server.unfired, committed(server)) == ((), {})
+        assert line in wire_text(server)
+        assert_hidden(views_of_error(caught.value), views_of_log(log), views_of_mailer(mailer))
+
+
+def wire_text(server: ScriptedServer) -> str:
+    """What the server was really sent."""
+    said = [line for one in server.connections for line in (*one.commands, *one.auth_responses)]
+    return b"\n".join(said).decode()
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-1", "SCRAM-SHA-256"])
+@pytest.mark.parametrize(
+    ("occurrence", "reply", "kind"),
+    [
+        (1, "535 5.7.8 no", AuthenticationFailed),
+        (1, "235 2.7.0 welcome", AuthenticationFailed),  # without a proof of the server's
+        (1, "334 dj1BQUFB", ProtocolViolation),
+        (1, "garbage", ProtocolViolation),
+        (2, "535 5.7.8 no", AuthenticationFailed),
+        (2, "235 2.7.0 welcome", AuthenticationFailed),
+        (2, "334 dj1BQUFB", AuthenticationFailed),  # v=AAAA
+        (2, "334 !", ProtocolViolation),
+        (3, "535 5.7.8 no", AuthenticationFailed),
+        (3, "334 dj1BQUFB", ProtocolViolation),
+    ],
+)
+def test_scram_that_goes_wrong(
+    mechanism: str, occurrence: int, reply: str, kind: type[MailbridgeError], log: Log
+) -> None:
+    pytest.importorskip("scramp", reason="the extra scram is not installed")
+    fault = Fault("auth", "reply", reply=reply, occurrence=occurrence)
+    with login_server(mechanism, fault) as server, login_mailer(server) as mailer:
+        with pytest.raises(kind) as caught:
+            mailer.send(message(1), envelope=envelope())
+        assert (server.unfired, committed(server)) == ((), {})
+        assert_hidden(views_of_error(caught.value), views_of_log(log), views_of_mailer(mailer))
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
