@@ -29,8 +29,8 @@ _ROWS: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         (
             "token login",
             r"^535 5\.7\.3",
-            "Microsoft 365 does not accept this token: username must be the mailbox, and the scope SMTP.Send. An "
-            "application needs the permission SMTP.SendAsApp with an administrator's consent, and its "
+            "Microsoft 365 takes no such token: username must be the mailbox, and the scope SMTP.Send. "
+            "An application needs the permission SMTP.SendAsApp with an administrator's consent, and its "
             "service principal registered in Exchange with rights to the mailbox.",
         ),
         (
