@@ -1,7 +1,7 @@
-"""The command line: `mailbridge verify` and `mailbridge send`.
+"""The command line: `mailbridge verify`, `mailbridge send` and `mailbridge oauth2 authorize`.
 
 Only arguments, printing and exit codes: 0 done, 1 a stage or the send failed, 2 wrong usage or a
-configuration that can't work. Uses the public names of mailbridge alone.
+configuration that can't work. What `authorize` does stands in `cli_oauth2`.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from mailbridge import (
     SMTPConfig,
     VerifyReport,
 )
+from mailbridge.cli_oauth2 import add_authorize
 
 URL_VARIABLE = "MAILBRIDGE_URL"
 _COLOURS = {"ok": "32", "failed": "31", "skipped": "2"}
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         with _dialogue_shown() if options.debug else nullcontext():
-            return int(options.run(_config(options), options))
+            return int(options.run(options.config(options), options))
     except (ConfigurationError, InvalidMessage) as error:
         print(f"mailbridge: {error}", file=sys.stderr)
         return 2
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     send = commands.add_parser("send", help="send one message")
     send.set_defaults(run=_send)
     for command in (verify, send):
+        command.set_defaults(config=_config)
         command.add_argument(
             "url",
             nargs="?",
@@ -82,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print JSON")
         command.add_argument("--debug", action="store_true", help="show the dialogue, secrets masked")
     _add_content_arguments(send)
+    add_authorize(commands.add_parser("oauth2", help="get the first refresh token"))
     return parser
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
+import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,14 @@ from typing import Any
 import pytest
 
 from mailbridge import SMTPConfig, TokenUnavailable
+from mailbridge.cli import main
 from mailbridge.net.deadline import Deadline
 from mailbridge.oauth2 import registry
 from mailbridge.oauth2.registry import source_for
 from tests.servers.certificates import Certificates
 from tests.servers.fixtures import StartScriptedProxy
 from tests.servers.oauth2_mock import OAuth2Mock
+from tests.servers.process import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -108,3 +113,39 @@ def test_through_a_proxy(
     )
     source_for(config).token(Deadline.after(20))
     assert proxy.targets == [f"localhost:{oauth2_mock.endpoint.port}"]
+
+
+def test_consent_in_a_browser(
+    oauth2_mock: OAuth2Mock, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The browser is urllib, which follows the redirect to the loopback port; the server checks PKCE."""
+    trust = ssl.create_default_context(cafile=certificates.ca_file)
+    pages: list[bytes] = []
+
+    def visit(address: str) -> None:
+        with urllib.request.urlopen(address, timeout=10, context=trust) as page:
+            pages.append(page.read())
+
+    def browse(address: str) -> None:
+        threading.Thread(target=visit, args=(address,), daemon=True).start()
+
+    monkeypatch.setattr("webbrowser.open", browse)
+    words = {
+        "--username": oauth2_mock.username,
+        "--client-id": "c",
+        "--scope": "mail",
+        "--token-url": oauth2_mock.token_url,
+        "--authorize-url": f"{oauth2_mock.base_url}/authorize",
+        "--store": str(tmp_path),
+        "--ca-file": str(certificates.ca_file),
+        "--timeout": "20",
+    }
+    assert main(["oauth2", "authorize", *(word for pair in words.items() for word in pair)]) == 0
+    oauth2 = {"grant": "refresh_token", "client_id": "c", "token_store": f"file:{tmp_path}"}
+    source = source_for(config_for(oauth2_mock, certificates, oauth2))
+    token, is_cached = source.token(Deadline.after(20))
+    assert is_cached
+    source.drop(token)
+    assert source.token(Deadline.after(20))[1] is False
+    assert wait_until(lambda: bool(pages), 10)
+    assert b"Done." in pages[0]

@@ -28,7 +28,7 @@ LAYERS = (
     "pool retry breaker channel connection login conversation credentials transactions ratelimit oauth2"
     " rendering serializing processes",
     "mailer registry verification routing __init__",
-    "cli testing server __main__",
+    "cli cli_oauth2 testing server __main__",
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 

@@ -1,4 +1,4 @@
-"""One renewal for all: threads, processes, failures, tokens that are refused. Time stands still but where told."""
+"""One renewal for all: threads, failures, refused tokens, stores. Time passes where a test says so."""
 
 from __future__ import annotations
 
