@@ -169,6 +169,8 @@ class ConfiguredBackend(smtp.EmailBackend):
     @property
     def lacks_half_of_credentials(self) -> bool:
         """Whether a user name stands without a password, or the reverse: then Django does not log in."""
+        if naming.needs_no_password(self._options):
+            return False
         has_key = bool(self._options.get("password")) or self._options.get("oauth2") is not None
         return bool(self._options.get("username")) != has_key
 

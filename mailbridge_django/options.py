@@ -38,6 +38,8 @@ KNOWN_NAMES = tuple(sorted({*OWN_NAMES, *DJANGO_NAMES, "fail_silently"}))
 _SAID_BY_URL = frozenset({"host", "port", "security", "use_tls", "use_ssl", "username", "password", "oauth2"})
 _SECRETS = frozenset({"password", "url", "client_secret", "refresh_token", "access_token", "private_key"})
 _NOT_OF_THE_CORE = frozenset({"use_tls", "use_ssl", "ssl_keyfile", "ssl_certfile", "config_resolver"})
+# Named in `auth`, these log in without a password.
+_WITHOUT_PASSWORD = frozenset({"EXTERNAL", "GSSAPI", "ANONYMOUS"})
 # What the shorthand `timeout` stands for.
 _STAGES = ("connect", "greeting", "command", "data", "final")
 
@@ -114,11 +116,19 @@ def with_client_certificate(options: Options) -> Options:
 
 def with_credentials(options: Options) -> Options:
     """`options` without credentials if either is empty: Django's way to say that there are none."""
-    if options.get("oauth2") is not None:  # there is no password, and Django's default for it is ""
+    # Where there is no password, Django's default for it is "".
+    if options.get("oauth2") is not None or needs_no_password(options):
         return {name: value for name, value in options.items() if name != "password" or value}
     if options.get("username") == "" or options.get("password") == Secret(""):
         return {name: value for name, value in options.items() if name not in ("username", "password")}
     return options
+
+
+def needs_no_password(options: Options) -> bool:
+    """Whether `auth` names a mechanism that can log in by something else."""
+    named = options.get("auth") or ()
+    names = named.split(",") if isinstance(named, str) else named
+    return any(str(name).strip().upper() in _WITHOUT_PASSWORD for name in names)
 
 
 def of_the_core(options: Options) -> Options:

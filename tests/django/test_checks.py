@@ -41,6 +41,7 @@ def test_they_run_with_django_s_checks_of_mail(use: Use) -> None:
         ({"use_tls": True, "tls": {"verify": False}}, ["mailbridge.W002"]),
         ({"tls": {"verify": False}}, []),
         ({"username": "u", "password": ""}, ["mailbridge.W007"]),
+        ({"username": "u", "password": "", "auth": "EXTERNAL", "use_tls": True}, []),
     ],
 )
 def test_findings(use: Use, options: dict[str, Any], found: list[str]) -> None:

@@ -93,6 +93,27 @@ def test_an_empty_user_name_or_password_is_none_as_in_django(empty: tuple[str, s
     assert not config.has_credentials
 
 
+@pytest.mark.parametrize("auth", ["external", ["GSSAPI", "PLAIN"], "PLAIN,ANONYMOUS"])
+@pytest.mark.parametrize("username", ["", "u"])
+def test_djangos_empty_password_is_none_where_none_is_needed(auth: object, username: str) -> None:
+    config = build_config(given(host="h", username=username, password="", auth=auth), None)
+    assert (config.username, config.password) == (username or None, None)
+    assert config.has_credentials
+
+
+def test_a_mechanism_of_ones_own_by_its_path() -> None:
+    options = given(host="h", username="u", password="p", auth=f"{__name__}.Own")
+    assert build_config(options, None).auth == (f"{__name__}.Own",)
+    with pytest.raises(MailerMisconfigured, match="can't be imported"):
+        build_config({**options, "auth": f"{__name__}.Missing"}, None)
+
+
+class Own:
+    """No mechanism that works, but one that can be named."""
+
+    name = "X-OWN"
+
+
 def test_a_user_name_without_any_password_is_refused() -> None:
     with pytest.raises(MailerMisconfigured, match="'username' is given without password"):
         build_config(given(host="h", username="u"), None)
