@@ -80,6 +80,8 @@ def add_some(number: int) -> None:
             store.save("key", AccessToken(Secret(str(count + 1))))
 
 
+# Python 3.12 warns of every fork beside a thread, and other tests' threads may be about.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_processes_take_turns() -> None:
     workers = [multiprocessing.get_context("fork").Process(target=add_some, args=(n,)) for n in range(3)]
     for worker in workers:

@@ -22,6 +22,7 @@ OPTIONAL = [
     "django",
     "flask",
     "idna",
+    "jwt",
     "oauthlib",
     "scramp",
     "socks",

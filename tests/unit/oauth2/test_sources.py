@@ -400,6 +400,8 @@ def test_a_lock_that_is_never_free_ends_at_the_deadline() -> None:
     assert desk.asked == []
 
 
+# Python 3.12 warns of every fork beside a thread.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.parametrize("kind", ["memory", "file"])
 def test_a_forked_child_has_locks_of_its_own(kind: str, tmp_path: Any) -> None:
     desk = Desk()
