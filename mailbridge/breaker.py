@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mailbridge.errors import AuthenticationFailed, DeadlineExceeded
+from mailbridge.errors import AuthenticationFailed, DeadlineExceeded, TokenUnavailable
 from mailbridge.net.deadline import Clock, Deadline
 
 # Long enough that a burst of mail makes one failed login, short enough that a password that was
@@ -75,6 +75,9 @@ class LoginBreaker:
         is_first = self._take_turn(here, deadline)
         try:
             yield
+        except TokenUnavailable:
+            # The mail server refused nothing; when a token is asked for again is the token source's affair.
+            raise
         except AuthenticationFailed as error:
             if not error.is_transient:
                 here.refusal, here.refused_at, here.is_proven = copy.copy(error), self._clock(), False

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from mailbridge import AuthenticationFailed, DeadlineExceeded, Reply
+from mailbridge import AuthenticationFailed, DeadlineExceeded, Reply, TokenUnavailable
 from mailbridge.breaker import COOLDOWN, LoginBreaker
 from mailbridge.net.deadline import NEVER, Deadline
 
@@ -37,6 +37,16 @@ def test_a_refusal_is_remembered_and_told_again_without_a_login() -> None:
     assert (caught.value.smtp_code, caught.value.mechanism) == (535, "PLAIN")
     with pytest.raises(AuthenticationFailed), breaker.attempt(NEVER):
         pytest.fail("tried although the breaker is open")
+
+
+def test_a_token_that_could_not_be_had_is_no_refusal() -> None:
+    """Its hint says what to do, and the token source has a pause of its own, which is shorter."""
+    breaker = LoginBreaker(clock=Clock())
+    with pytest.raises(TokenUnavailable), breaker.attempt(NEVER):
+        raise TokenUnavailable("No access token: invalid_grant", stage="token")
+    breaker.check()
+    with breaker.attempt(NEVER):
+        pass
 
 
 def test_each_caller_gets_an_error_of_its_own() -> None:
