@@ -18,7 +18,7 @@ from mailbridge import logs
 from mailbridge.errors import DeadlineExceeded, MailbridgeError, TokenUnavailable
 from mailbridge.net.deadline import Clock, Deadline
 from mailbridge.oauth2.asking import Ask, as_token_error
-from mailbridge.oauth2.stores import TokenStore
+from mailbridge.oauth2.stores import MemoryTokenStore, TokenStore
 from mailbridge.oauth2.tokens import AccessToken
 from mailbridge.oauth2_options import OAuth2Options
 from mailbridge.secret import Secret, clear_locals
@@ -72,6 +72,7 @@ class TokenSource:
         self._wall_clock = wall_clock
         self._clock = clock
         self._states = {os.getpid(): _State()}
+        self._forgets = isinstance(store, MemoryTokenStore)
 
     def __repr__(self) -> str:
         return f"<TokenSource for {self.username}: {self.describe()}>"
@@ -235,7 +236,7 @@ class TokenSource:
     def _obtain_locked(self, here: _State, deadline: Deadline, *, fresh: bool) -> tuple[AccessToken, bool]:
         """What another process has got meanwhile, or a new one; nobody else asks now."""
         if here.unsaved is not None:
-            return self._saved(here, here.unsaved), False
+            self._save(here, here.unsaved)
         known = self._load()
         found = known if known is not None else self._configured()
         stale = here.refused
@@ -245,11 +246,13 @@ class TokenSource:
         if found is not None and found.value != stale and found.is_fresh(self._wall_clock()):
             return found, True
         rotated = known.refresh_token if known is not None else None
-        token = self._ask(rotated or self.options.refresh_token, deadline)
+        spent = rotated or self.options.refresh_token
+        token = self._ask(spent, deadline)
         if token.refresh_token is None and rotated is not None:
             token = AccessToken(token.value, token.expires_at, token.scope, rotated, token.issued_at)
-        self._tell(token)
-        return self._saved(here, token), False
+        self._tell(token, spent)
+        self._save(here, token)
+        return token, False
 
     def _load(self) -> AccessToken | None:
         try:
@@ -257,7 +260,7 @@ class TokenSource:
         except Exception as problem:
             raise _store_failed(problem) from None
 
-    def _saved(self, here: _State, token: AccessToken) -> AccessToken:
+    def _save(self, here: _State, token: AccessToken) -> None:
         """Nobody uses a token whose refresh token could be lost; until it is saved, none is spent again."""
         here.unsaved = token
         try:
@@ -270,14 +273,20 @@ class TokenSource:
                 self.options.on_refresh(token, self.username)
             except Exception as problem:
                 logs.write(_logger, logging.WARNING, "on_refresh raised %s", type(problem).__name__)
-        return token
 
-    def _tell(self, token: AccessToken) -> None:
+    def _tell(self, token: AccessToken, spent: Secret | None) -> None:
         left = "unknown" if token.expires_at is None else f"{token.expires_at - self._wall_clock():.0f} s"
-        server = self.options.server
-        logs.write(
-            _logger, logging.INFO, "access token for %s from %s, good for %s", self.username, server, left
-        )
+        server, user = self.options.server, self.username
+        logs.write(_logger, logging.INFO, "access token for %s from %s, good for %s", user, server, left)
+        if spent is not None and token.refresh_token not in (None, spent) and self._forgets:
+            self._forgets = False  # it has been said
+            logs.write(
+                _logger,
+                logging.WARNING,
+                "%s rotates refresh tokens, and %s's is kept in this process only: set oauth2.token_store",
+                server,
+                user,
+            )
 
 
 def _seconds(deadline: Deadline) -> float:

@@ -102,6 +102,30 @@ def test_a_rotated_refresh_token_takes_the_place_of_the_configured_one() -> None
     assert desk.asked == ["first", "rotated-1", "rotated-2", "rotated-3", "rotated-3"]
 
 
+def test_a_rotation_that_is_kept_in_memory_only_is_warned_about_once(
+    caplog: pytest.LogCaptureFixture, tmp_path: Any
+) -> None:
+    desk = Desk()
+    desk.rotates = True
+    for store, warnings in ((FileTokenStore(tmp_path), 0), (MemoryTokenStore(), 1)):
+        source = desk.source(store)
+        for _ in range(2):
+            source.token(NEVER)
+            desk.now += 3600
+        assert caplog.text.count("set oauth2.token_store") == warnings
+
+
+def test_a_token_that_was_saved_too_late_is_renewed() -> None:
+    desk, store = Desk(), BrokenStore()
+    desk.rotates = True
+    source = desk.source(store)
+    with pytest.raises(TokenUnavailable, match="No space left"):
+        source.token(NEVER)
+    store.is_full, desk.ticks, desk.now = False, 30, desk.now + 3600
+    assert value(source.token(NEVER)) == ("token-2", False)
+    assert desk.asked == ["first", "rotated-1"]
+
+
 def test_a_token_in_the_store_is_used_after_a_restart() -> None:
     desk, store = Desk(), MemoryTokenStore()
     desk.source(store).token(NEVER)
@@ -364,7 +388,7 @@ def test_a_token_that_cannot_be_saved_is_kept_and_never_spent_twice() -> None:
         assert caught.value.is_transient
         desk.ticks += 30
     store.is_full = False
-    assert value(source.token(NEVER)) == ("token-1", False)
+    assert value(source.token(NEVER)) == ("token-1", True)
     assert desk.asked == ["first"]
     saved = store.load(source._key)
     assert saved is not None
