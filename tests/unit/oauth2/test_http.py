@@ -112,7 +112,9 @@ def test_a_bad_certificate_is_refused_even_where_mails_is_not_verified(
     server = token_server(identity=getattr(certificates, which))
     tls = {"ca_file": certificates.ca_file}
     for options in (tls, tls | {"verify": False}):
-        error = failure(configure(server, tls=options))
+        config = configure(server, tls=options)
+        error = failure(config)
+        assert config == configure(server, tls=options)  # it is a key, and stays what it was
         assert type(error) is TokenUnavailable
         assert "ertificate" in str(error)
     assert server.requests == []

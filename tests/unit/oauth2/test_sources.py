@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -364,6 +365,21 @@ def test_an_interrupt_leaves_the_turn_to_the_next() -> None:
         source.token(NEVER)
     source._ask = desk
     assert value(source.token(NEVER)) == ("token-1", False)
+
+
+def test_an_error_that_nobody_expected_leaves_without_the_secrets_of_its_frames() -> None:
+    source = Desk().source()
+
+    def broken(refresh_token: Secret | None, deadline: Deadline) -> AccessToken:
+        body = f"refresh_token={refresh_token.reveal() if refresh_token else ''}"
+        raise RuntimeError(len(body))
+
+    source._ask = broken
+    with pytest.raises(RuntimeError) as caught:
+        source.token(NEVER)
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert any(frame.name == "broken" for frame in shown.stack)
+    assert "refresh_token=first" not in "".join(shown.format())
 
 
 # ---- stores
