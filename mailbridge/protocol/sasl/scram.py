@@ -5,12 +5,14 @@ The -PLUS variants also prove that both see the same TLS channel. The computing 
 """
 
 import re
+from functools import cache
 from importlib import import_module
 from typing import Any
 
 from mailbridge.errors import AuthenticationFailed, ConfigurationError, MailbridgeError, ProtocolViolation
 from mailbridge.protocol.sasl.base import Credentials, decode_challenge, needed, one_too_many
 from mailbridge.results import printable
+from mailbridge.secret import Secret
 
 # The best first. tls-exporter (RFC 9266) is for TLS 1.3, tls-unique up to TLS 1.2 and the one that RFC
 # 5802 section 6.1 asks for; tls-server-end-point tells only that both mean the same certificate.
@@ -126,11 +128,21 @@ class Scram:
 
 
 def binding_for(credentials: Credentials) -> tuple[str, bytes] | None:
-    """The best channel binding that there is: type and data."""
+    """The best channel binding that there is and that scramp can take: type and data."""
     for kind in BINDING_TYPES:
-        if credentials.bindings.get(kind):
+        if credentials.bindings.get(kind) and _is_taken(kind):
             return kind, credentials.bindings[kind]
     return None
+
+
+@cache
+def _is_taken(kind: str) -> bool:
+    """Whether scramp knows this type; version 1.5 refuses tls-exporter."""
+    try:
+        _client("SCRAM-SHA-1-PLUS", Credentials("user", Secret("password")), (kind, b"data"))
+    except ConfigurationError:
+        return False
+    return True
 
 
 def _client(

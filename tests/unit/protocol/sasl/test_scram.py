@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailbridge.errors import AuthenticationFailed, ConfigurationError, ProtocolViolation
-from mailbridge.protocol.sasl import Credentials, mechanism
+from mailbridge.protocol.sasl import Credentials, mechanism, scram
 from mailbridge.protocol.sasl.scram import BINDING_TYPES, MOST_ITERATIONS, Scram
 from mailbridge.secret import Secret
 from mailbridge.testing.sasl import EXCHANGES
@@ -184,6 +184,19 @@ class TestChannelBinding:
         bound = Credentials("user", Secret("pencil"), bindings=bindings)
         assert mechanism("SCRAM-SHA-1-PLUS", bound).initial().startswith(b"p=tls-unique,,")
         assert BINDING_TYPES[-1] == "tls-server-end-point"
+
+    def test_a_type_that_the_library_does_not_know_is_passed_over(self, monkeypatch):
+        bindings = {"tls-exporter": b"x", "tls-server-end-point": b"e"}
+        bound = Credentials("user", Secret("pencil"), bindings=bindings)
+        mechanism("SCRAM-SHA-1-PLUS", bound)  # whichever it knows: it must not fail
+        for known, chosen in (
+            ({"tls-exporter", "tls-server-end-point"}, "tls-exporter"),
+            ({"tls-server-end-point"}, "tls-server-end-point"),
+        ):
+            monkeypatch.setattr(scram, "_is_taken", known.__contains__)
+            assert scram.binding_for(bound)[0] == chosen
+        monkeypatch.setattr(scram, "_is_taken", {"x"}.__contains__)
+        assert scram.binding_for(bound) is None
 
     @pytest.mark.parametrize(("size", "algorithm"), [("1", "sha1"), ("256", "sha256"), ("512", "sha512")])
     @pytest.mark.parametrize("kind", ["tls-unique", "tls-server-end-point"])
