@@ -113,3 +113,8 @@ def test_no_proxy(name: str, exempt: str, host: str, is_exempt: bool, environmen
 def test_lower_case_no_proxy_comes_first(environment: SetEnv) -> None:
     environment(ALL_PROXY="http://a", NO_PROXY="mx.example", no_proxy="other.example")
     assert hosts() == ["a"]
+
+
+def test_a_unix_socket_is_reached_without_the_proxy_of_the_environment(environment: SetEnv) -> None:
+    environment(ALL_PROXY="http://a")
+    assert hosts("unix:/run/smtp") == []
