@@ -240,7 +240,12 @@ def _from_environment(host: str) -> tuple[ProxyURL, ...]:
 
 
 def _is_exempt(host: str, patterns: str) -> bool:
-    """Whether a NO_PROXY list names `host`: by name, suffix, address, or network (CIDR)."""
+    """Whether a NO_PROXY list names `host`: by name, suffix, address, or network (CIDR).
+
+    A UNIX socket, which no proxy can reach, always is.
+    """
+    if host.startswith("unix:"):
+        return True
     name = host.lower().rstrip(".")
     try:
         address = ipaddress.ip_address(name)

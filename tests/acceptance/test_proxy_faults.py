@@ -1,8 +1,8 @@
 """Every fault of a proxy: what the caller is told, how soon, and that nothing is left behind.
 
-The tables in proxy_verdicts.py say for each fault what the sender has to see. Each case has a pool of one and ends by sending
-through the same proxy once it is healthy, so that a slot that a failure kept would show, and by counting
-descriptors.
+The tables in proxy_verdicts.py say for each fault what the sender has to see. Each case has a pool of one and
+ends by sending through the same proxy once it is healthy, so that a slot that a failure kept would show, and
+by counting descriptors.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ from tests.servers.certificates import Certificates, make_certificates
 from tests.servers.fixtures import StartScriptedProxy
 from tests.servers.scripted_proxy import ScriptedProxy
 
+pytestmark = pytest.mark.needs("socks")
+
 BODY = b"token " * 50_000
 MARGIN = 3.0  # seconds that a busy machine may add
 

@@ -63,12 +63,14 @@ def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://192.0.2.1:65535", "http", "192.0.2.1", 65535),
     ],
 )
+@pytest.mark.needs("socks")
 def test_schemes_hosts_and_default_ports(url: str, scheme: str, host: str, port: int) -> None:
     proxy = one(url)
     assert (proxy.scheme, proxy.host, proxy.port) == (scheme, host, port)
     assert (proxy.username, proxy.password, proxy.handler) == (None, None, None)
 
 
+@pytest.mark.needs("socks")
 def test_three_spellings_of_socks5_are_one_value() -> None:
     assert one("socks://p:1") == one("socks5://p:1") == one("socks5h://p:1")
     assert one("socks4://p:1") != one("socks4a://p:1")
@@ -94,6 +96,7 @@ def test_credentials_are_percent_decoded_once(credentials: str, username: str, p
     assert proxy.host == "proxy.example"
 
 
+@pytest.mark.needs("socks")
 def test_a_user_alone() -> None:
     assert (one("http://user@p").username, one("http://user@p").password) == ("user", None)
     assert one("http://user:@p").password == Secret("")
@@ -178,6 +181,7 @@ def test_what_is_no_url(value: Any) -> None:
 
 @pytest.mark.parametrize(("size", "is_fine"), [(127, True), (128, False)])
 @pytest.mark.parametrize("letters", ["a", "%C3%B6"])
+@pytest.mark.needs("socks")
 def test_socks5_has_room_for_127_bytes(size: int, is_fine: bool, letters: str) -> None:
     width = 2 if "%" in letters else 1
     text = "x" * (size % width) + letters * (size // width)
@@ -240,6 +244,7 @@ def test_a_mapping_adds_tls_to_an_https_proxy() -> None:
         ({"url": "https://p", "handler": connect_to_nobody, "tls": {}}, r"proxy\.tls.*https"),
     ],
 )
+@pytest.mark.needs("socks")
 def test_a_bad_mapping(value: object, problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         parse(value)
@@ -255,6 +260,7 @@ def test_a_handler_is_a_callable_or_the_path_of_one() -> None:
     assert by_value != by_path
 
 
+@pytest.mark.needs("socks")
 def test_a_list_is_a_chain_in_its_order() -> None:
     chain = parse(["socks5://a", {"url": "https://b", "tls": {"verify": False}}, one("http://c")])
     assert [proxy.host for proxy in chain] == ["a", "b", "c"]
@@ -278,6 +284,7 @@ def test_a_registered_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
         parse("gat://g:7")
 
 
+@pytest.mark.needs("socks")
 def test_a_registered_scheme_may_replace_a_built_in_one() -> None:
     before = one("socks5://p")
     register_proxy("socks5", connect_to_nobody)
@@ -321,6 +328,7 @@ def test_a_proxy_url_made_by_hand_is_checked_too(parts: dict[str, Any], problem:
         parse(proxy)
 
 
+@pytest.mark.needs("socks")
 def test_a_proxy_url_made_by_hand() -> None:
     made = ProxyURL(scheme="http", host="p", port=80, username="u", password=Secret("p"))
     assert one(made) == one("http://u:p@p")
@@ -348,6 +356,7 @@ def test_socks_without_its_library_names_the_extra(scheme: str, monkeypatch: pyt
 # ---- as a part of the key
 
 
+@pytest.mark.needs("socks")
 def test_equal_options_are_equal_values() -> None:
     def build() -> SMTPConfig:
         chain = [
@@ -393,106 +402,6 @@ def test_credentials_show_in_no_text_and_no_pickle() -> None:
     assert copy.deepcopy(config) == config
 
 
-# ---- "env"
-
-SetEnv = Any
-
-
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> SetEnv:
-    def put(**values: str) -> None:
-        for name, value in values.items():
-            monkeypatch.setenv(name, value)
-
-    return put
-
-
-def hosts(host: str = "mx.example") -> list[str]:
-    return [proxy.host for proxy in parse("env", host)]
-
-
-@pytest.mark.parametrize(
-    ("variables", "found"),
-    [
-        ({}, []),
-        ({"ALL_PROXY": ""}, []),
-        ({"ALL_PROXY": "http://a"}, ["a"]),
-        ({"all_proxy": "http://a"}, ["a"]),
-        ({"HTTPS_PROXY": "http://a"}, ["a"]),
-        ({"https_proxy": "http://a"}, ["a"]),
-        ({"HTTP_PROXY": "http://a", "http_proxy": "http://a"}, []),
-        ({"ALL_PROXY": "http://upper", "all_proxy": "http://lower"}, ["lower"]),
-        ({"HTTPS_PROXY": "http://upper", "https_proxy": "http://lower"}, ["lower"]),
-        ({"ALL_PROXY": "http://all", "https_proxy": "http://https"}, ["all"]),
-        ({"ALL_PROXY": "", "all_proxy": "", "HTTPS_PROXY": "socks5://https"}, ["https"]),
-        ({"ALL_PROXY": "http://upper", "all_proxy": ""}, ["upper"]),
-    ],
-)
-def test_which_variable_counts(variables: dict[str, str], found: list[str], environment: SetEnv) -> None:
-    environment(**variables)
-    assert hosts() == found
-
-
-def test_the_environment_counts_only_if_asked_for(environment: SetEnv) -> None:
-    environment(ALL_PROXY="http://a", HTTPS_PROXY="http://a")
-    assert SMTPConfig(host="mx.example").proxy == ()
-    assert [proxy.host for proxy in SMTPConfig(host="mx.example", proxy="env").proxy] == ["a"]
-
-
-def test_a_bad_entry_is_an_error_without_credentials(environment: SetEnv) -> None:
-    environment(ALL_PROXY=f"user:{SENTINEL}@proxy:3128")
-    with pytest.raises(ConfigurationError, match="ALL_PROXY") as caught:
-        hosts()
-    assert SENTINEL not in f"{caught.value!r}{caught.value.hint}{caught.value.__context__!r}"
-
-
-@pytest.mark.parametrize(
-    ("exempt", "host", "is_exempt"),
-    [
-        ("mx.example", "mx.example", True),
-        ("mx.example", "MX.Example.", True),
-        ("MX.EXAMPLE.", "mx.example", True),
-        ("other.example", "mx.example", False),
-        ("example", "mx.example", True),
-        (".example", "mx.example", True),
-        ("*.example", "mx.example", True),
-        ("ample", "mx.example", False),
-        ("x.example", "mx.example", False),
-        ("mx.example.com", "mx.example", False),
-        ("*", "mx.example", True),
-        ("*", "192.0.2.1", True),
-        ("a , mx.example ,b", "mx.example", True),
-        ("", "mx.example", False),
-        (",,", "mx.example", False),
-        (".", "mx.example", False),
-        ("192.0.2.1", "192.0.2.1", True),
-        ("192.0.2.1", "192.0.2.10", False),
-        ("2.1", "192.0.2.1", False),
-        ("192.0.2.0/24", "192.0.2.77", True),
-        ("192.0.2.77/24", "192.0.2.1", True),
-        ("192.0.2.0/24", "192.0.3.1", False),
-        ("192.0.2.0/24", "2001:db8::1", False),
-        ("192.0.2.0/24", "mx.example", False),
-        ("2001:db8::/32", "2001:db8::1", True),
-        ("2001:db8::1", "2001:db8::1", True),
-        ("2001:db8:0::1", "2001:db8::1", True),
-        ("[2001:db8::1]", "2001:db8::1", True),
-        ("192.0.2.0/33", "192.0.2.1", False),
-        ("192.0.2.0/x,mx.example", "mx.example", True),
-        ("/", "192.0.2.1", False),
-    ],
-)
-@pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
-def test_no_proxy(name: str, exempt: str, host: str, is_exempt: bool, environment: SetEnv) -> None:
-    environment(ALL_PROXY="http://a", **{name: exempt})
-    assert hosts(host) == ([] if is_exempt else ["a"])
-
-
-def test_lower_case_no_proxy_comes_first(environment: SetEnv) -> None:
-    environment(ALL_PROXY="http://a", NO_PROXY="mx.example", no_proxy="other.example")
-    assert hosts() == ["a"]
-
-
 # ---- beside other options
 
 
@@ -511,6 +420,7 @@ def test_the_version_may_be_text() -> None:
     assert SMTPConfig.from_mapping({"host": "x", "proxy_protocol": "2"}).proxy_protocol == 2
 
 
+@pytest.mark.needs("socks")
 def test_the_url_of_the_server_may_name_the_proxy() -> None:
     config = SMTPConfig.from_url("smtp://mx.example/?proxy=socks5://127.0.0.1:1081&proxy_protocol=1")
     assert str(config.proxy[0]) == "socks5://127.0.0.1:1081"

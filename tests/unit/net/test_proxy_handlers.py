@@ -113,6 +113,7 @@ def test_a_handlers_own_ssl_socket(identities: Certificates) -> None:
     assert not thread.is_alive()
 
 
+@pytest.mark.needs("socks")
 def test_a_handler_may_be_the_first_of_a_chain(scripted_proxy: StartScriptedProxy) -> None:
     proxy = scripted_proxy("socks5", greeting=GREETING)
     targets = []

@@ -33,6 +33,8 @@ from tests.servers.proxy_faults import Protocol
 from tests.servers.scripted_proxy import ScriptedProxy
 
 BEYOND = "mx.beyond.test"  # a name that exists nowhere
+pytestmark = pytest.mark.needs("socks")
+
 GREETING = b"220 mx.test ESMTP\r\n"
 SOON = 10.0  # seconds; reaching it is a failure
 PROTOCOLS: dict[str, Protocol] = {

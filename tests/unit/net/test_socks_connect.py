@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("socks", reason="the extra socks is not installed")
-
 from mailbridge import ProxyFailed, ProxyURL, Secret
 from mailbridge.net.deadline import Deadline
 from mailbridge.net.socks_connect import LONGEST_NAME, socks_connect
 from mailbridge.net.streams import Stream
+
+pytestmark = pytest.mark.needs("socks")
 
 TARGET = ("mx.example", 587)
 PORT = (587).to_bytes(2, "big")
