@@ -104,7 +104,7 @@ def newer_versions(python: str, django: str) -> None:
         if path is None:
             session.skip(f"no Python {python} that can make environments")
         install_once(
-            session, "-e", ".[test,django,flask,idna,server,oauth2-jwt,scram,gssapi]", f"Django~={django}.0"
+            session, "-e", ".[test,django,flask,idna,server,socks,oauth2-jwt,scram,gssapi]", f"Django~={django}.0"
         )
         run_pytest(session, "tests/unit", "tests/django", "tests/flask")
         run_pytest(session, "tests/acceptance", "-m", "matrix", report=f"{session.name}-acceptance")
