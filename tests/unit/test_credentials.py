@@ -55,6 +55,15 @@ def test_no_login_at_all() -> None:
         usable_mechanisms(SMTPConfig(**LOGIN), Capabilities.parse(Reply(code=250, lines=("mx", "SIZE"))))
 
 
+@with_scram
+def test_what_the_server_offers_is_told_back_to_it() -> None:
+    """Without a binding although one is offered: "n", since "y" would say that none was seen."""
+    offered = offering("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN")
+    makers = usable_mechanisms(SMTPConfig(**LOGIN), offered, bindings={"tls-unique": b"x"})
+    began = [(make().name, (make().initial() or b"").split(b",")[0]) for make in makers[:2]]
+    assert began == [("SCRAM-SHA-256-PLUS", b"p=tls-unique"), ("SCRAM-SHA-256", b"n")]
+
+
 @pytest.fixture(scope="module")
 def identities(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return make_certificates(Path(tmp_path_factory.mktemp("credentials")) / "certificates")

@@ -102,6 +102,15 @@ def test_the_servers_reason_is_kept():
         exchange.step(b"e=again")
 
 
+def test_nothing_is_said_after_a_refusal_at_once():
+    exchange = Scram("SCRAM-SHA-256", PENCIL, nonce=NONCE)
+    exchange.initial()
+    assert exchange.step(b"e=unknown-user") == b""
+    assert exchange.refusal == "unknown-user"
+    with pytest.raises(ProtocolViolation):
+        exchange.step(SERVER_FINAL.encode())
+
+
 @pytest.mark.parametrize("reason", ["unsupported-channel-binding-type", "channel-binding-not-supported"])
 def test_a_binding_that_the_server_cannot_do_is_no_verdict_on_the_credentials(reason):
     exchange = proven()
