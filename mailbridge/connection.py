@@ -20,7 +20,9 @@ from mailbridge.errors import (
     ConnectTimeout,
     MailbridgeError,
     NotSupported,
+    ProxyFailed,
     Refused,
+    ReplyTimeout,
 )
 from mailbridge.flows import opening
 from mailbridge.flows.closing import single
@@ -137,7 +139,7 @@ class SMTPConnection:
             self._announce(talk, dialing)
             if self.config.security == "tls" and not self.secure:
                 talk.start_tls(dialing)
-            self.greeting = talk.run(opening.greeting(talk.wire), deadline)
+            self.greeting = self._greet(talk, deadline)
             self._introduce(talk, deadline)
             if self._wants_starttls():
                 talk.run(opening.start_tls(talk.wire), deadline)
@@ -146,6 +148,22 @@ class SMTPConnection:
         except BaseException as error:
             self._fail(error)
             raise
+
+    def _greet(self, talk: Conversation, deadline: Deadline) -> Reply:
+        """The greeting. If none comes through proxies, no session came to be, whoever is to blame."""
+        try:
+            return talk.run(opening.greeting(talk.wire), deadline)
+        except ConnectionLost as error:
+            if not self.config.proxy:
+                raise
+            is_late = isinstance(error, ReplyTimeout)
+        way = ", ".join(map(str, self.config.proxy))
+        if is_late:
+            raise ConnectTimeout(f"No greeting came through {way} within the time limit", stage="greeting")
+        hint = "Either the proxy or the server hung up; the proxy's log tells which."
+        raise ProxyFailed(
+            f"The connection through {way} ended before the greeting", stage="greeting", hint=hint
+        )
 
     def _open(self, deadline: Deadline) -> Conversation:
         sock, secured = self._given

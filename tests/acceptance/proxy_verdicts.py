@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mailbridge import (
-    ConnectionLost,
     ConnectTimeout,
     MailbridgeError,
     ProtocolViolation,
     ProxyFailed,
-    ReplyTimeout,
 )
 from tests.servers.proxy_faults import Protocol
 
@@ -38,13 +36,13 @@ LEAVING = {
     "silence at once": LATE,
     "close before the reply": CLOSED,
     "close in the reply": CLOSED,
-    "close after the reply": Told(ConnectionLost, "", "greeting"),
+    "close after the reply": Told(ProxyFailed, "ended before the greeting", "greeting"),
     "reset before the reply": BROKEN,
     "reset in the reply": BROKEN,
-    "reset after the reply": Told(ConnectionLost, "", "greeting"),
+    "reset after the reply": Told(ProxyFailed, "ended before the greeting", "greeting"),
     "silence": LATE,
     "silence in the reply": LATE,
-    "silence after the reply": Told(ReplyTimeout, "", "greeting"),
+    "silence after the reply": Told(ConnectTimeout, "No greeting came through", "greeting"),
     "drip": LATE,
 }
 EXPECTED: dict[Protocol, dict[str, Told]] = {
