@@ -4,7 +4,7 @@
     mailbridge.W001   credentials for a server that is reached in clear text
     mailbridge.W002   certificates are not verified
     mailbridge.W004   MAILBRIDGE says nothing where MAILERS is defined
-    mailbridge.W005   OAuth2 tokens in a cache that each process has for itself
+    mailbridge.W005   OAuth2 tokens in a cache that workers can't share safely
     mailbridge.W007   a user name without a password, or the reverse
 
 Whether a server can be reached and logged in to is the question of `manage.py verify_smtp`.
@@ -22,6 +22,13 @@ from mailbridge_django.backend import EmailBackend
 from mailbridge_django.compat import MailerMisconfigured, uses_mailers
 from mailbridge_django.handler import mailers
 from mailbridge_django.tokens import CacheTokenStore
+
+_UNSHARED = {
+    "LocMemCache": "which each worker has for itself",
+    "DummyCache": "which keeps nothing",
+    "nothing": "which is not configured",
+    "FileBasedCache": "where two workers can hold one lock",  # its `add` asks first and writes then
+}
 
 
 @register("mail")  # by name: Django has a constant for this tag only from 6.1 on
@@ -93,11 +100,12 @@ def _check_token_store(alias: str, config: SMTPConfig) -> Iterator[CheckMessage]
     if not isinstance(store, CacheTokenStore):
         return
     cache = settings.CACHES.get(store.alias, {}).get("BACKEND", "nothing")
-    if cache.rpartition(".")[2] in ("LocMemCache", "DummyCache", "nothing"):
+    problem = _UNSHARED.get(cache.rpartition(".")[2])
+    if problem is not None:
         yield Warning(
-            f"The mailer {alias!r} keeps its OAuth2 tokens in the cache {store.alias!r}, which is {cache}: "
-            "other workers do not see them, and a restart loses them.",
-            hint="Use a cache that all workers share, or a FileTokenStore.",
+            f"The mailer {alias!r} keeps its OAuth2 tokens in the cache {store.alias!r} ({cache}), "
+            f"{problem}.",
+            hint="Use a cache that all workers share (Redis, Memcached, database), or a FileTokenStore.",
             id="mailbridge.W005",
         )
 

@@ -3,9 +3,10 @@
     MAILERS = {"default": {..., "OPTIONS": {"oauth2": {
         ..., "token_store": "mailbridge_django.tokens.CacheTokenStore"}}}}
 
-Takes a cache that all processes see (Redis, Memcached, database, files) and that does not throw entries out at
-will: a rotated refresh token that is lost there means that a person must consent again. Whoever can read the
-cache can read the tokens. LocMemCache is one for each process; the check W005 warns about it.
+Takes a cache that all processes see, whose `add` is atomic (Redis, Memcached, database; Django's cache in
+files has a race there), and that does not throw entries out at will: a rotated refresh token that is lost
+there means that a person must consent again. Whoever can read the cache can read the tokens. The check W005
+warns about caches that don't do, such as LocMemCache, which is one for each process.
 """
 
 import time
@@ -52,9 +53,14 @@ class CacheTokenStore:
 
     def save(self, key: str, token: AccessToken) -> None:
         """Without an end: the refresh token outlives the access token."""
-        caches[self.alias].set(PREFIX + key, token.dump(), timeout=None)
-        if caches[self.alias].get(PREFIX + key) is None:
-            # Memcached's backend drops what it can't store, and says nothing.
+        text = token.dump()
+        try:
+            caches[self.alias].set(PREFIX + key, text, timeout=None)
+            # Memcached and the database drop what they can't store, and say nothing.
+            is_kept = caches[self.alias].get(PREFIX + key) == text
+        finally:
+            del text
+        if not is_kept:
             raise OSError(f"The cache {self.alias!r} did not keep the token")
 
     @contextmanager
