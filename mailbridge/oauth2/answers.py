@@ -8,11 +8,11 @@ import json
 import re
 from math import isfinite
 from typing import Any
-from urllib.parse import quote_plus
 
 from mailbridge.errors import ConfigurationError, TokenUnavailable
 from mailbridge.oauth2.http import Answer
 from mailbridge.oauth2.tokens import ASSUMED_LIFETIME, AccessToken
+from mailbridge.protocol.quotations import Quotations
 from mailbridge.results import printable
 from mailbridge.secret import Secret
 
@@ -89,7 +89,7 @@ def token_of(answer: Answer, *, now: float, server: str, secrets: tuple[Secret, 
         raise refusal(answer, said or {}, now=now, server=server, secrets=secrets)
     kind = said.get("token_type", "Bearer")
     if not isinstance(kind, str) or kind.lower() != "bearer":
-        raise _unusable(f"the token is of the type {printable(str(kind), 40)!r}, not Bearer", server)
+        raise _unusable(f"the token is of the type {_shown(str(kind), secrets, 40)!r}, not Bearer", server)
     value, refresh = said.get("access_token"), said.get("refresh_token")
     scope = said.get("scope")
     if not isinstance(value, str) or not value:
@@ -138,7 +138,7 @@ def refusal(
     description = _shown(said.get("error_description"), secrets, 300)
     if not code:
         what = f"the token server answered with status {answer.status}"
-        what += _instead(answer) if answer.status == 200 else ""
+        what += _instead(answer, secrets) if answer.status == 200 else ""
     else:
         what = f"the token server refused, status {answer.status}: {code}"
         what += f" ({description})" if description else ""
@@ -158,11 +158,11 @@ def json_object(answer: Answer) -> dict[str, Any]:
     return _object(answer) or {}
 
 
-def _instead(answer: Answer) -> str:
+def _instead(answer: Answer, secrets: tuple[Secret, ...]) -> str:
     if not answer.body:
         return " and an empty body"
     if not _JSON.fullmatch(answer.content_type):
-        return f" and {printable(answer.content_type, 60) or 'no content type'} instead of JSON"
+        return f" and {_shown(answer.content_type, secrets, 60) or 'no content type'} instead of JSON"
     return " and something that is no JSON object"
 
 
@@ -201,9 +201,8 @@ def _shown(value: object, secrets: tuple[Secret, ...], length: int) -> str:
     """A word of the server, which may quote what it was sent."""
     if not isinstance(value, str):
         return ""
+    sent = Quotations()
     for secret in secrets:
-        text = secret.reveal()
-        for form in (text, quote_plus(text)):
-            if form:
-                value = value.replace(form, "***")
-    return printable(value, length)
+        sent.remember_text(secret.reveal())
+    # Cut before, too: an answer may have a megabyte, and masking looks at each character.
+    return printable(sent.masked(value[: 4 * length], in_exchange=True), length)

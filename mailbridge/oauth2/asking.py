@@ -19,7 +19,10 @@ from mailbridge.secret import Secret
 Ask = Callable[[Secret | None, Deadline], AccessToken]
 
 # What a form holds that is no secret, and may be shown where a server quotes it.
-_HARMLESS = {"grant_type", "client_id", "scope", "client_assertion_type", "include_client_id"}
+_HARMLESS = {
+    *("grant_type", "client_id", "scope", "client_assertion_type", "include_client_id"),
+    *("resource", "audience"),
+}
 
 
 def asker(

@@ -1,13 +1,17 @@
 """What was sent in secret, masked where the server's words repeat it.
 
 Servers quote what they were sent, above all when they refuse it, and their words stand in logs,
-errors and reports. Recognises a SASL response as it stood on the line and decoded, whole or cut
-short. Says nothing about what is secret: that is marked on the command.
+errors and reports. Recognises a SASL response as it stood on the line and decoded, and other secrets
+as they are written in forms, headers and quotations; whole or cut short. Says nothing about what is
+secret: that is marked on the command.
 """
 
-from base64 import b64decode
-from collections.abc import Iterable
+import json
+import re
+from base64 import b64decode, b64encode, urlsafe_b64encode
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from urllib.parse import quote, quote_plus
 
 from mailbridge.results import Reply
 from mailbridge.secret import MASK
@@ -37,6 +41,11 @@ class Quotations:
         for part in (decoded, *decoded.split(b"\0")):  # PLAIN is in parts
             self._meant |= _runs(part.decode("utf-8", "replace"))
 
+    def remember_text(self, secret: str) -> None:
+        """A secret that went out in another way than by SASL; `masked` finds it `in_exchange`."""
+        for form in _spellings(secret):
+            self._meant |= _runs(form)
+
     def masked(self, text: str, *, in_exchange: bool = False) -> str:
         """`text` without what repeats a secret.
 
@@ -55,6 +64,23 @@ class Quotations:
         """`reply` with its lines `masked`."""
         lines = tuple(self.masked(line, in_exchange=in_exchange) for line in reply.lines)
         return reply if lines == reply.lines else replace(reply, lines=lines)
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    """As it is, and as URLs, forms, quoted strings and base64 have it."""
+    yield secret
+    for encoded in (quote(secret, safe=""), quote_plus(secret), quote(secret)):
+        yield encoded
+        yield re.sub("%..", lambda found: found[0].lower(), encoded)
+    yield json.dumps(secret)[1:-1]
+    yield repr(secret)[1:-1]
+    data = secret.encode("utf-8", "surrogatepass")
+    for spell in (b64encode, urlsafe_b64encode):
+        for shift in range(
+            3
+        ):  # within a longer text: only the characters that its neighbours have no part in
+            first, end = -(-8 * shift // 6), 8 * (shift + len(data)) // 6
+            yield spell(bytes(shift) + data).decode("ascii")[first:end]
 
 
 def _runs(secret: str) -> set[str]:

@@ -1,6 +1,8 @@
 """What was sent in secret, recognised in the server's words; the end-to-end search is in acceptance."""
 
+import json
 from base64 import b64encode
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from mailbridge.protocol.quotations import Quotations
 from mailbridge.results import Reply
+from mailbridge.secret import MASK
 
 RESPONSE = b64encode(b"\0tim\0tanstaaftanstaaf")
 TEXT = RESPONSE.decode()
@@ -66,3 +69,17 @@ def test_no_secret_gets_through(secret: bytes, before: str, behind: str) -> None
     masked = quotations(text.encode()).masked(f"{before}{text}{behind}")
     assert text not in masked
     assert all(text[i : i + 8] not in masked.split("***") for i in range(len(text) - 7))
+
+
+@pytest.mark.parametrize("secret", ["Cl1ent S3cret+Wert=&?~'\"/", "short"])
+def test_other_secrets_are_found_however_they_are_written(secret: str) -> None:
+    quotations = Quotations()
+    quotations.remember_text(secret)
+    for form in (secret, quote(secret), quote_plus(secret), json.dumps(secret), repr(secret)):
+        masked = quotations.masked(f"You said {form}.", in_exchange=True)
+        assert masked.startswith("You said ")
+        assert MASK in masked
+        assert secret not in masked
+    basic = b64encode(f"client:{secret}:x".encode()).decode()
+    assert len(quotations.masked(basic, in_exchange=True)) < len(basic)
+    assert quotations.masked("You said nothing", in_exchange=True) == "You said nothing"
