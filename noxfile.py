@@ -103,9 +103,8 @@ def newer_versions(python: str, django: str) -> None:
     def run(session: nox.Session) -> None:
         if path is None:
             session.skip(f"no Python {python} that can make environments")
-        install_once(
-            session, "-e", ".[test,django,flask,idna,server,socks,oauth2-jwt,scram,gssapi]", f"Django~={django}.0"
-        )
+        extras = "test,django,flask,idna,server,socks,oauth2-jwt,scram,gssapi"
+        install_once(session, "-e", f".[{extras}]", f"Django~={django}.0")
         run_pytest(session, "tests/unit", "tests/django", "tests/flask")
         run_pytest(session, "tests/acceptance", "-m", "matrix", report=f"{session.name}-acceptance")
 

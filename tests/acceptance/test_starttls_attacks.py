@@ -234,7 +234,7 @@ def test_mechanisms_from_before_tls_are_forgotten(certificates: Certificates) ->
 
 
 def test_a_weaker_mechanism_from_before_tls_is_not_taken(certificates: Certificates) -> None:
-    dialogue = Dialogue(f"{BEFORE_TLS}\nS: 250-mx\nS: 250 AUTH SCRAM-SHA-256\n! eof")
+    dialogue = Dialogue(f"{BEFORE_TLS}\nS: 250-mx\nS: 250 AUTH XOAUTH2 X-NEW\n! eof")
     with attacked(certificates, dialogues=(dialogue,)) as (server, mailer):
         check_refused(server, mailer, AuthenticationFailed)
 
