@@ -23,7 +23,6 @@ from mailbridge.net.dialing import Dialed, Target, dial
 from mailbridge.net.handshake import Handshake
 from mailbridge.net.http_connect import http_connect
 from mailbridge.net.resolving import Address, ascii_host, literal, resolve
-from mailbridge.net.socks_connect import socks_connect
 from mailbridge.net.streams import Stream
 from mailbridge.proxies import ProxyURL
 from mailbridge.results import printable
@@ -141,6 +140,15 @@ def _first(
     return Stream(dialed.socket), dialed
 
 
+def _ask(stream: Stream, proxy: ProxyURL, stop: tuple[str, int], deadline: Deadline) -> str:
+    if proxy.scheme in ("http", "https"):
+        return http_connect(stream, proxy, stop, deadline)
+    # Where no SOCKS proxy is used, PySocks is not loaded, though it may be installed.
+    from mailbridge.net.socks_connect import socks_connect
+
+    return socks_connect(stream, proxy, stop, deadline)
+
+
 def _step(
     stream: Stream, proxy: ProxyURL, stop: Target, dns_timeout: float | None, deadline: Deadline
 ) -> str:
@@ -152,8 +160,7 @@ def _step(
             _encrypt(stream, proxy, deadline)
         if proxy.scheme == "socks4":
             stop = _ipv4(stop, dns_timeout, deadline)
-        ask = http_connect if proxy.scheme in ("http", "https") else socks_connect
-        return f"{proxy} {ask(stream, proxy, (stop.host, stop.port), deadline)}"
+        return f"{proxy} {_ask(stream, proxy, (stop.host, stop.port), deadline)}"
     except TimeoutError as error:
         if isinstance(error, MailbridgeError):
             raise

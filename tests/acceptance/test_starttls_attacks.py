@@ -29,7 +29,7 @@ from mailbridge import (
     TLSFailed,
     TLSModeMismatch,
 )
-from mailbridge import connection as connection_module
+from mailbridge.net import reaching as reaching_module
 from mailbridge.net.deadline import Deadline
 from mailbridge.net.dialing import Dialed, Target, dial
 from mailbridge.testing import Dialogue, Fault, ScriptedServer
@@ -311,7 +311,7 @@ def test_nor_by_a_mailer(monkeypatch: pytest.MonkeyPatch) -> None:
     def far(target: Target, *, dns_timeout: float | None = None, deadline: Deadline) -> Dialed:
         return replace(dial(target, dns_timeout=dns_timeout, deadline=deadline), is_loopback=False)
 
-    monkeypatch.setattr(connection_module, "dial", far)
+    monkeypatch.setattr(reaching_module, "dial", far)
     with (
         login_server() as server,
         mailer_for(server, username=USER, password=PASSWORD) as mailer,
