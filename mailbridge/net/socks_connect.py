@@ -1,7 +1,5 @@
 """SOCKS4, 4a and 5 on a stream, by PySocks (extra `socks`): the only place that knows this library.
 
-Loaded with the first SOCKS proxy; where the extra is missing, `proxies` refuses to name one.
-
 PySocks has a time limit for each read; here it reads from our stream, under one deadline, and just
 the bytes that it asks for, so that a greeting behind the proxy's answer stays unread.
 """
@@ -10,14 +8,19 @@ import io
 from contextlib import closing
 from typing import Any
 
-import socks  # type: ignore[import-untyped]  # PySocks has no types
-
 from mailbridge.errors import ProxyFailed
 from mailbridge.net.deadline import Deadline
 from mailbridge.net.stream_file import StreamFile
 from mailbridge.net.streams import Stream
 from mailbridge.proxies import ProxyURL
 from mailbridge.results import printable
+
+try:
+    import socks  # type: ignore[import-untyped]  # PySocks has no types
+except ModuleNotFoundError:  # the extra is not installed; `proxies` refuses to name such a proxy then
+    _SocksSocket: Any = object
+else:
+    _SocksSocket = socks.socksocket
 
 # RFC 1928 has one byte for the length of a name; PySocks writes lengths above 127 wrongly.
 LONGEST_NAME = 127
@@ -76,7 +79,7 @@ def _refusal(error: Any, proxy: ProxyURL) -> ProxyFailed:
     return ProxyFailed(f"The proxy {proxy} refused: {said}", hint=hint, transient=not is_login)
 
 
-class _Negotiation(socks.socksocket):  # type: ignore[misc]  # PySocks has no types
+class _Negotiation(_SocksSocket):  # type: ignore[misc]  # PySocks has no types
     """PySocks' conversation with the proxy, on a stream of ours; its own socket is never connected."""
 
     def __init__(self, stream: Stream, deadline: Deadline) -> None:
