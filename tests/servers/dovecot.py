@@ -83,12 +83,13 @@ service auth {{
 # Which token is whose is asked over HTTP (RFC 7662).
 OAUTH2 = """\
 introspection_mode = post
-introspection_url = {introspection.url}
+introspection_url = {introspection_url}
 active_attribute = active
 active_value = true
 username_attribute = username
 client_id = dovecot
 client_secret = lab
+tls_ca_cert_file = {ca_file}
 """
 
 
@@ -97,12 +98,13 @@ class Dovecot:
 
     Both services want a login as USERNAME with PASSWORD, or with an access token that `introspection` knows:
     `good-NAME` is NAME's, and others can be made known. Dovecot takes loopback for as good as TLS: it offers
-    the login in the clear too, where a server elsewhere would not.
+    the login in the clear too, where a server elsewhere would not. `introspection_url`: another's to ask
+    about tokens.
     """
 
     name = "dovecot"
 
-    def __init__(self, folder: Path, certificates: Certificates) -> None:
+    def __init__(self, folder: Path, certificates: Certificates, *, introspection_url: str = "") -> None:
         require_root(self.name)
         program = find_program(self.name, "dovecot", package="dovecot-core")
         find_program(self.name, "/usr/lib/dovecot/submission", package="dovecot-submissiond")
@@ -113,7 +115,10 @@ class Dovecot:
         make_folder(folder / "mail", owner=UNPRIVILEGED)
         (folder / "users").write_text(f"{USERNAME}:{{PLAIN}}{PASSWORD}\n")
         self.introspection = Introspection()
-        (folder / "oauth2.conf").write_text(OAUTH2.format(introspection=self.introspection))
+        asked = introspection_url or self.introspection.url
+        (folder / "oauth2.conf").write_text(
+            OAUTH2.format(introspection_url=asked, ca_file=certificates.ca_file)
+        )
         self._sink = SmtpSink(folder / "sink")
         (folder / "dovecot.conf").write_text(
             CONFIGURATION.format(

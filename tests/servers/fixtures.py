@@ -131,6 +131,12 @@ def oauth2_mock(lab: Lab) -> OAuth2Mock:
     return ask_for(lab.oauth2_mock)
 
 
+@pytest.fixture(scope="session")
+def dovecot_of_mock(lab: Lab) -> Dovecot:
+    """One that asks `oauth2_mock` whose a token is."""
+    return ask_for(lab.dovecot_of_mock)
+
+
 @pytest.fixture
 def smtp_sink(lab: Lab) -> Iterator[StartSmtpSink]:
     """smtp_sink(*options) starts one; it is stopped after the test."""

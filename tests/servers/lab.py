@@ -100,6 +100,13 @@ class Lab:
     def oauth2_mock(self) -> OAuth2Mock:
         return self._get("oauth2_mock", lambda folder: OAuth2Mock(folder, self.certificates))
 
+    def dovecot_of_mock(self) -> Dovecot:
+        """One that asks the mock server whose a token is."""
+        url = self.oauth2_mock().introspection_url
+        return self._get(
+            "dovecot of mock", lambda folder: Dovecot(folder, self.certificates, introspection_url=url)
+        )
+
     def smtp_sink(self, *options: str) -> SmtpSink:
         """A new one each time; end it with `stop_smtp_sinks`."""
         return self._get(f"smtp_sink {next(self._numbers)}", lambda folder: SmtpSink(folder, *options))

@@ -21,13 +21,14 @@ const jose = await import(pathToFileURL(mockRequire.resolve("jose")));
 const mock = new OAuth2Server();
 await mock.issuer.keys.generate("RS256");
 await mock.start(Number(ownPort), "127.0.0.1");
+const INTROSPECTED = "x-introspected-token";
 const issued = new Set();
 mock.service.on("beforeResponse", (response, request) => {
   issued.add(response.body.access_token);
   console.log(`token for ${request.body.grant_type} ${request.body.refresh_token ?? ""}`);
 });
 mock.service.on("beforeIntrospect", (response, request) => {
-  const active = issued.has(request.body.token);
+  const active = issued.has(request.headers[INTROSPECTED]); // the mock server itself does not read that form
   response.body = active ? { active, username, scope: "mail" } : { active };
 });
 
@@ -59,9 +60,10 @@ createServer({ cert: readFileSync(cert), key: readFileSync(key) }, (request, res
       if (request.url === "/token") {
         body = String(await checked(new URLSearchParams(body), `https://localhost:${port}/token`));
       }
+      const asked = request.url === "/introspect" ? (new URLSearchParams(body).get("token") ?? "") : "";
       const answer = await fetch(`http://127.0.0.1:${ownPort}${request.url}`, {
         method: request.method,
-        headers: { "content-type": request.headers["content-type"] ?? "" },
+        headers: { "content-type": request.headers["content-type"] ?? "", [INTROSPECTED]: asked },
         body: request.method === "POST" ? body : undefined,
         redirect: "manual",
       });

@@ -22,7 +22,7 @@ USERNAME = "user@example.com"
 
 
 class OAuth2Mock:
-    """`token_url` is https, with the good certificate; `introspection_url` clear text, for mail servers.
+    """`token_url` and `introspection_url` are https, with the good certificate.
 
     `username`: whose all its tokens are. `client_key`: PEM of the RSA key that clients have to sign with.
     """
@@ -58,7 +58,7 @@ class OAuth2Mock:
         self._program.wait_until_listening([mock, front], self._output)
         self.base_url = f"https://localhost:{front.port}"
         self.token_url = f"{self.base_url}/token"
-        self.introspection_url = f"http://127.0.0.1:{mock.port}/introspect"
+        self.introspection_url = f"{self.base_url}/introspect"
 
     def grants(self) -> list[str]:
         """The grant of each token it gave, as it came to the mock server; with the refresh token if any."""
