@@ -31,6 +31,8 @@ from tests.acceptance.sending import RECIPIENT, SENDER, USER
 from tests.django.conftest import MODES, overridden, settings_for
 from tests.flask.apps import app_for
 
+pytestmark = [pytest.mark.matrix, pytest.mark.needs("oauthlib")]
+
 ANSWERS = ["echo", "invalid_grant", "html", "closed", "2 MiB", None]
 
 
