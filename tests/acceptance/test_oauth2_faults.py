@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from mailbridge import DeadlineExceeded, Mailer, TokenUnavailable
+from mailbridge import ConnectionLost, DeadlineExceeded, Mailer, TokenUnavailable
 from mailbridge.oauth2.registry import forget_sources, source_for
 from mailbridge.oauth2.sources import LONGEST_PAUSE
-from mailbridge.testing import ScriptedServer
+from mailbridge.testing import Fault, ScriptedServer
 from tests.acceptance.crowd import in_threads
 from tests.acceptance.sending import MARGIN, USER, ShiftedClock, committed, config_for, envelope, message
 from tests.servers.certificates import Certificates
@@ -204,6 +204,20 @@ def test_no_endpoint_at_all() -> None:
             mailer.send(message(1), envelope=envelope())
         assert caught.value.is_transient
         check_unsent(caught.value, mailer, server, tokens)
+
+
+def test_a_server_that_refuses_a_cached_token_and_hangs_up() -> None:
+    """There is no session left for a fresh token; the next login takes one, and not the refused one again."""
+    refusal = Fault("auth", "garbage", reply=b"535 5.7.8 no\r\n", then="close", connection=2)
+    server = ScriptedServer(users={USER: TOKENS[0]}, auth=["XOAUTH2"], faults=[refusal])
+    with server, TokenServer() as tokens, client(server, tokens, ShiftedClock(), pool=False) as mailer:
+        mailer.send(message(1), envelope=envelope())
+        server._behaviour.users[USER] = TOKENS[1]  # type: ignore[index]  # a dict, whatever it is declared as
+        with pytest.raises(ConnectionLost):
+            mailer.send(message(2), envelope=envelope())
+        assert mailer.send(message(3), envelope=envelope()).accepted
+        assert server.connections[2].verbs.count("AUTH") == 1
+    assert len(tokens.requests) == 2
 
 
 def test_send_many_tells_each_message() -> None:

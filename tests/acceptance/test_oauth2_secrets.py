@@ -133,6 +133,22 @@ def test_a_token_that_the_mail_server_refuses(log: Log) -> None:
         check_sends(mailer, log, AuthenticationFailed)
 
 
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, RecursionError])
+def test_an_interrupt_while_a_token_is_asked_for(
+    interrupt: type[BaseException], log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> bytes:
+        raise interrupt
+
+    monkeypatch.setattr("http.client.HTTPResponse.read", read)
+    with smtp_server() as server, Telling() as tokens, client(server, tokens) as mailer:
+        with pytest.raises(interrupt) as caught:
+            mailer.send(message(1), envelope=envelope())
+        assert tokens.requests
+        assert mailer.stats().size == 0
+        assert_hidden(views_of_error(caught.value), views_of_log(log), views_of_mailer(mailer))
+
+
 # Where an endpoint may put what it was sent.
 PLACES: dict[str, Callable[[str], Reply]] = {
     "description": lambda text: (
