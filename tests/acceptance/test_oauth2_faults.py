@@ -206,9 +206,10 @@ def test_no_endpoint_at_all() -> None:
         check_unsent(caught.value, mailer, server, tokens)
 
 
-def test_a_server_that_refuses_a_cached_token_and_hangs_up() -> None:
+@pytest.mark.parametrize("farewell", [b"", b"421 4.7.0 Bye\r\n"])
+def test_a_server_that_refuses_a_cached_token_and_hangs_up(farewell: bytes) -> None:
     """There is no session left for a fresh token; the next login takes one, and not the refused one again."""
-    refusal = Fault("auth", "garbage", reply=b"535 5.7.8 no\r\n", then="close", connection=2)
+    refusal = Fault("auth", "garbage", reply=b"535 5.7.8 no\r\n" + farewell, then="close", connection=2)
     server = ScriptedServer(users={USER: TOKENS[0]}, auth=["XOAUTH2"], faults=[refusal])
     with server, TokenServer() as tokens, client(server, tokens, ShiftedClock(), pool=False) as mailer:
         mailer.send(message(1), envelope=envelope())
