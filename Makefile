@@ -15,13 +15,15 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(RUN) testproject/demo.py
 
-# Tests wait more than they work, so the other environments run beside the first, and print when they have ended.
+# Tests wait more than they work, so three runs go side by side; two of them print when they have ended.
 # nox goes on after a failed session; the summary, which ends with the totals, has the last word either way.
 test: $(READY)
 	rm -rf .nox/reports && mkdir -p .nox/reports
-	@$(RUN) -m nox -k "not lint and not full" --report .nox/reports/elsewhere.json >.nox/elsewhere.log 2>&1 & \
+	@$(RUN) -m nox -k "not lint and not full and not acceptance" \
+			--report .nox/reports/versions.json >.nox/versions.log 2>&1 & \
+		$(RUN) -m nox -s acceptance --report .nox/reports/promises.json >.nox/promises.log 2>&1 & \
 		$(RUN) -m nox -s lint full --report .nox/reports/here.json; \
-		wait; cat .nox/elsewhere.log
+		wait; cat .nox/promises.log .nox/versions.log
 	@$(RUN) tests/summary.py .nox/reports
 
 lint: $(READY)

@@ -77,8 +77,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def full(session: nox.Session) -> None:
-    """Everything, real servers included, in the environment that make has built (Django 5.2)."""
-    run_pytest(session, "tests", python=sys.executable)
+    """All but acceptance, real servers included, in the environment that make has built (Django 5.2)."""
+    run_pytest(session, "tests", "--ignore=tests/acceptance", python=sys.executable)
+
+
+@nox.session(python=False)
+def acceptance(session: nox.Session) -> None:
+    """What the whole promises: faults, forks, secrets, memory. In the same environment as `full`."""
+    run_pytest(session, "tests/acceptance", python=sys.executable)
 
 
 @nox.session
