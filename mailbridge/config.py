@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import Any, Literal, TypedDict, Unpack
 
 from mailbridge.errors import ConfigurationError
+from mailbridge.libraries import load_libraries
 from mailbridge.mechanisms import may_lack_password, parse_mechanisms, require_fit
 from mailbridge.oauth2_options import OAuth2Options, parse_oauth2
 from mailbridge.options import (
@@ -124,6 +125,7 @@ class SMTPConfig:
             raise
         for name, value in values.items():
             object.__setattr__(self, name, value)
+        load_libraries(self)
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any]) -> "SMTPConfig":

@@ -21,7 +21,7 @@ LONGEST_FILE = 400  # lines; what people hold up has files near 250, what ages b
 
 LAYERS = (
     "errors secret results options oauth2_options urls config envelope addresses mailbox message events hints"
-    " logs proxies mechanisms",
+    " libraries logs proxies mechanisms",
     "protocol",
     "flows",
     "net",
