@@ -1,0 +1,255 @@
+"""`Inbox`: the mails that a development server has received, in memory or in a Maildir.
+
+Safe for all threads. Knows neither SMTP nor HTTP: a server puts mails in, a page or a test reads them.
+"""
+
+import mailbox
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from mailbridge.inbox.reading import Reading, read
+from mailbridge.results import printable
+
+#: Mails that are kept in memory; the oldest go first.
+MOST_MAILS = 1000
+#: Their bytes, all together: 256 MB.
+MOST_BYTES = 256 * 1024 * 1024
+# What stands before each mail in a Maildir, as local delivery agents write it.
+_FACTS = ("Return-Path", "X-Original-To", "X-Received-From", "X-Received-User")
+
+T = TypeVar("T")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceivedMail:
+    """One mail: what came over the wire, and what it says.
+
+    `number` counts the arrivals at this inbox, from 1. `sender` and `recipients` are the envelope's.
+    `client` is the address of who sent it, `user` who logged in; both may be empty.
+    """
+
+    id: str
+    number: int
+    received_at: datetime
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes = field(repr=False)
+    client: str = ""
+    user: str = ""
+    is_encrypted: bool = False
+
+    @cached_property
+    def reading(self) -> Reading:
+        return read(self.content)
+
+    @property
+    def size(self) -> int:
+        """In bytes, as received, without dot-stuffing."""
+        return len(self.content)
+
+    def matches(self, words: str = "", to: str = "", subject: str = "") -> bool:
+        """Whether all `words` stand in it, `to` is a recipient, and `subject` is part of the subject."""
+        if to and to.lower() not in map(str.lower, self.recipients):
+            return False
+        if subject and subject.lower() not in self.reading.subject.lower():
+            return False
+        return not words or all(word in self._haystack for word in words.lower().split())
+
+    @cached_property
+    def _haystack(self) -> str:
+        said = self.reading
+        names = " ".join(part.filename for part in said.parts)
+        people = " ".join((said.sender, said.to, said.cc, self.sender, *self.recipients))
+        return "\n".join((said.subject, people, said.text, said.html, names)).lower()
+
+
+class Inbox:
+    """Received mails. At most `limit`, of `limit_bytes` together, are at hand; the oldest are dropped.
+
+    With `maildir`, a path, each mail is also a file there, which stays when the mail is dropped and goes
+    when it is deleted. The folder is made if it is missing, and what lies there is read first.
+    """
+
+    def __init__(
+        self,
+        maildir: Path | None = None,
+        *,
+        limit: int = MOST_MAILS,
+        limit_bytes: int = MOST_BYTES,
+        now: Callable[[], datetime] = _now,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit = limit
+        self._limit_bytes = limit_bytes
+        self._bytes = 0
+        self._now = now
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._mails: dict[str, ReceivedMail] = {}
+        self._files: dict[str, str] = {}  # mail to its key in the Maildir
+        self._number = 0
+        self._version = 0
+        self._is_closed = False
+        self._maildir = mailbox.Maildir(maildir) if maildir is not None else None
+        if self._maildir is not None and maildir is not None:
+            with self._changed:
+                self._read_maildir(self._maildir, maildir)
+
+    def __len__(self) -> int:
+        return len(self._mails)
+
+    @property
+    def version(self) -> int:
+        """A number that grows with every change."""
+        return self._version
+
+    def add(
+        self,
+        content: bytes,
+        *,
+        sender: str,
+        recipients: Sequence[str],
+        client: str = "",
+        user: str = "",
+        is_encrypted: bool = False,
+    ) -> ReceivedMail:
+        """Keep a mail. With a Maildir it is on disk when this returns; raises OSError if it can't be."""
+        facts = (f"<{sender}>", ", ".join(recipients), client, user)
+        key = self._maildir.add(_with_facts(facts, content)) if self._maildir is not None else None
+        with self._changed:
+            mail = self._enter(content, sender, tuple(recipients), client, user, is_encrypted)
+            if key is not None:
+                self._files[mail.id] = key
+        return mail
+
+    def _enter(
+        self,
+        content: bytes,
+        sender: str,
+        recipients: tuple[str, ...],
+        client: str,
+        user: str,
+        is_encrypted: bool,
+        received_at: datetime | None = None,
+    ) -> ReceivedMail:
+        self._number += 1
+        mail = ReceivedMail(
+            id=secrets.token_hex(6),
+            number=self._number,
+            received_at=received_at or self._now(),
+            sender=sender,
+            recipients=recipients,
+            content=content,
+            client=client,
+            user=user,
+            is_encrypted=is_encrypted,
+        )
+        self._mails[mail.id] = mail
+        self._bytes += mail.size
+        while len(self._mails) > self._limit or (self._bytes > self._limit_bytes and len(self._mails) > 1):
+            self._drop(next(iter(self._mails)))
+        self._tell()
+        return mail
+
+    def _drop(self, identity: str) -> tuple[ReceivedMail | None, str | None]:
+        mail = self._mails.pop(identity, None)
+        self._bytes -= mail.size if mail is not None else 0
+        return mail, self._files.pop(identity, None)
+
+    def mails(self, words: str = "", *, to: str = "", subject: str = "") -> list[ReceivedMail]:
+        """Those that match, newest first."""
+        with self._changed:
+            mails = list(self._mails.values())
+        return [mail for mail in reversed(mails) if mail.matches(words, to, subject)]
+
+    def get(self, identity: str) -> ReceivedMail | None:
+        return self._mails.get(identity)
+
+    def delete(self, identity: str) -> bool:
+        """Delete one mail, its file too; false if there is none."""
+        with self._changed:
+            mail, key = self._drop(identity)
+            if mail is not None:
+                self._tell()
+        if key is not None and self._maildir is not None:
+            self._maildir.discard(key)
+        return mail is not None
+
+    def clear(self) -> int:
+        """Delete all mails; gives their number."""
+        return sum(self.delete(identity) for identity in list(self._mails))
+
+    def wait(
+        self, *, after: int = 0, to: str = "", subject: str = "", timeout: float = 10.0
+    ) -> ReceivedMail | None:
+        """The first mail with a number above `after` that matches, waiting `timeout` seconds for it."""
+
+        def first() -> ReceivedMail | None:
+            mails = (mail for mail in self._mails.values() if mail.number > after)
+            return next((mail for mail in mails if mail.matches("", to, subject)), None)
+
+        return self._wait_for(first, timeout)
+
+    def wait_for_change(self, version: int, timeout: float = 25.0) -> int:
+        """The version, once it is another than `version`, or after `timeout` seconds."""
+        self._wait_for(lambda: self._version != version, timeout)
+        return self._version
+
+    def close(self) -> None:
+        """Let everyone go who waits."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def _wait_for(self, found: Callable[[], T], timeout: float) -> T:
+        end = self._clock() + timeout
+        with self._changed:
+            while not (result := found()) and not self._is_closed and (left := end - self._clock()) > 0:
+                self._changed.wait(left)
+            return result
+
+    def _tell(self) -> None:
+        self._version += 1
+        self._changed.notify_all()
+
+    def _read_maildir(self, maildir: mailbox.Maildir, path: Path) -> None:
+        files = [file for folder in ("new", "cur") for file in (path / folder).iterdir()]
+        arrivals = {file.name.partition(maildir.colon)[0]: file.stat().st_mtime for file in files}
+        for key in sorted(arrivals, key=arrivals.__getitem__)[-self._limit :]:
+            facts, content = _without_facts(maildir.get_bytes(key))
+            arrived = datetime.fromtimestamp(arrivals[key], UTC)
+            recipients = tuple(filter(None, facts[1].split(", ")))
+            sender = facts[0].removeprefix("<").removesuffix(">")
+            mail = self._enter(content, sender, recipients, facts[2], facts[3], False, arrived)
+            if mail.id in self._mails:
+                self._files[mail.id] = key
+
+
+def _with_facts(facts: Sequence[str], content: bytes) -> bytes:
+    """The mail with its envelope in front, and the line ends that files on this system have."""
+    lines = (f"{name}: {printable(value)}\n" for name, value in zip(_FACTS, facts, strict=True))
+    return "".join(lines).encode("utf-8", "replace") + content.replace(b"\r\n", b"\n")
+
+
+def _without_facts(data: bytes) -> tuple[tuple[str, ...], bytes]:
+    """The facts and the mail as it was received; of a file that somebody else has put there, no facts."""
+    values: list[str] = []
+    rest = data.replace(b"\r\n", b"\n")
+    for name in _FACTS:
+        line, _, after = rest.partition(b"\n")
+        if not line.startswith(f"{name}: ".encode()):
+            return ("",) * len(_FACTS), data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        values.append(line[len(name) + 2 :].decode("utf-8", "replace").strip())
+        rest = after
+    return tuple(values), rest.replace(b"\n", b"\r\n")

@@ -1,0 +1,201 @@
+"""mailbridge.inbox.store: keeping, finding, waiting, and the Maildir."""
+
+from __future__ import annotations
+
+import os
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailbridge.inbox import Inbox, ReceivedMail
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+def put(
+    inbox: Inbox, subject: str = "Hello", to: str = "maja@example.org", text: str = "text"
+) -> ReceivedMail:
+    content = f"From: shop@example.com\r\nSubject: {subject}\r\n\r\n{text}\r\n".encode()
+    return inbox.add(
+        content, sender="bounces@example.com", recipients=[to], client="127.0.0.1:4", user="shop"
+    )
+
+
+class TestMemory:
+    def test_what_was_put_in(self) -> None:
+        inbox = Inbox(now=lambda: NOON)
+        mail = put(inbox)
+        assert inbox.get(mail.id) is mail
+        assert (mail.number, mail.received_at, mail.sender) == (1, NOON, "bounces@example.com")
+        assert mail.reading.subject == "Hello"
+        assert len(inbox) == 1
+
+    def test_newest_first(self) -> None:
+        inbox = Inbox()
+        mails = [put(inbox, str(number)) for number in range(3)]
+        assert inbox.mails() == mails[::-1]
+
+    def test_the_oldest_go_when_there_are_too_many(self) -> None:
+        inbox = Inbox(limit=2)
+        mails = [put(inbox, str(number)) for number in range(3)]
+        assert inbox.mails() == [mails[2], mails[1]]
+        assert inbox.get(mails[0].id) is None
+
+    def test_the_oldest_go_when_they_are_too_large(self) -> None:
+        inbox = Inbox(limit_bytes=250)
+        put(inbox, text="x" * 200)
+        second = put(inbox, text="y" * 200)
+        third = put(inbox)
+        assert inbox.mails() == [third]
+        assert inbox.get(second.id) is None
+
+    def test_one_mail_is_kept_however_large(self) -> None:
+        inbox = Inbox(limit_bytes=10)
+        mail = put(inbox)
+        assert inbox.mails() == [mail]
+
+    def test_delete(self) -> None:
+        inbox = Inbox()
+        one, other = put(inbox), put(inbox)
+        assert inbox.delete(one.id)
+        assert not inbox.delete(one.id)
+        assert inbox.mails() == [other]
+        assert inbox.clear() == 1
+        assert len(inbox) == 0
+
+    def test_deleting_makes_room(self) -> None:
+        inbox = Inbox(limit_bytes=300)
+        first = put(inbox, text="x" * 200)
+        inbox.delete(first.id)
+        kept = [put(inbox), put(inbox)]
+        assert inbox.mails() == kept[::-1]
+
+    @pytest.mark.parametrize(
+        ("words", "found"),
+        [
+            ("", True),
+            ("HELLO", True),
+            ("hello text", True),
+            ("hello nowhere", False),
+            ("maja@example.org", True),
+            ("bounces", True),
+        ],
+    )
+    def test_search(self, words: str, found: bool) -> None:
+        inbox = Inbox()
+        put(inbox)
+        assert bool(inbox.mails(words)) is found
+
+    def test_by_recipient_and_subject(self) -> None:
+        inbox = Inbox()
+        mail = put(inbox, "Reset your password", "Maja@example.org")
+        put(inbox, "Other")
+        assert inbox.mails(to="maja@EXAMPLE.org", subject="reset") == [mail]
+        assert inbox.mails(to="maja") == []
+
+
+class TestWaiting:
+    def test_a_mail_that_is_there_already(self) -> None:
+        inbox = Inbox()
+        mail = put(inbox)
+        assert inbox.wait(timeout=0) is mail
+        assert inbox.wait(after=mail.number, timeout=0) is None
+
+    def test_the_mail_that_comes(self) -> None:
+        inbox = Inbox()
+        put(inbox, to="other@example.org")
+        sender = threading.Thread(target=lambda: (put(inbox), put(inbox, to="lin@example.org")))
+        sender.start()
+        found = inbox.wait(to="lin@example.org", timeout=20)
+        sender.join()
+        assert found is not None
+        assert found.number == 3
+
+    def test_the_oldest_that_matches_is_given(self) -> None:
+        inbox = Inbox()
+        first = put(inbox)
+        put(inbox)
+        assert inbox.wait(timeout=0) is first
+
+    def test_a_change_is_told(self) -> None:
+        inbox = Inbox()
+        before = inbox.version
+        sender = threading.Thread(target=put, args=[inbox])
+        sender.start()
+        assert inbox.wait_for_change(before, timeout=20) != before
+        sender.join()
+        assert inbox.wait_for_change(inbox.version, timeout=0) == inbox.version
+
+    def test_closing_lets_everyone_go(self) -> None:
+        inbox = Inbox()
+        results: list[object] = []
+        waiter = threading.Thread(target=lambda: results.append(inbox.wait(timeout=30)))
+        waiter.start()
+        inbox.close()
+        waiter.join(20)
+        assert results == [None]
+
+
+class TestMaildir:
+    def test_a_mail_is_a_file(self, tmp_path: Path) -> None:
+        inbox = Inbox(tmp_path / "box")
+        put(inbox)
+        (file,) = (tmp_path / "box" / "new").iterdir()
+        lines = file.read_bytes().splitlines()
+        assert lines[:2] == [b"Return-Path: <bounces@example.com>", b"X-Original-To: maja@example.org"]
+        assert b"Subject: Hello" in lines
+
+    def test_it_is_there_again_after_a_restart(self, tmp_path: Path) -> None:
+        before = Inbox(tmp_path / "box")
+        mails = [put(before, "one"), put(before, "two")]
+        after = Inbox(tmp_path / "box").mails()
+        assert {mail.content for mail in after} == {mail.content for mail in mails}
+        assert {mail.recipients for mail in after} == {("maja@example.org",)}
+        assert {(mail.sender, mail.client, mail.user) for mail in after} == {
+            ("bounces@example.com", "127.0.0.1:4", "shop")
+        }
+
+    def test_the_order_is_that_of_arrival(self, tmp_path: Path) -> None:
+        before = Inbox(tmp_path / "box")
+        for number, subject in enumerate(("third", "first", "second")):
+            put(before, subject)
+            (new,) = [f for f in (tmp_path / "box" / "new").iterdir() if subject.encode() in f.read_bytes()]
+            moment = 1_000_000 + (number - 1) % 3
+            os.utime(new, (moment, moment))
+        subjects = [mail.reading.subject for mail in Inbox(tmp_path / "box").mails()]
+        assert subjects == ["third", "second", "first"]
+
+    def test_deleting_deletes_the_file(self, tmp_path: Path) -> None:
+        inbox = Inbox(tmp_path / "box")
+        mail = put(inbox)
+        inbox.delete(mail.id)
+        assert list((tmp_path / "box" / "new").iterdir()) == []
+
+    def test_the_file_of_a_dropped_mail_stays(self, tmp_path: Path) -> None:
+        inbox = Inbox(tmp_path / "box", limit=1)
+        put(inbox)
+        put(inbox)
+        assert len(list((tmp_path / "box" / "new").iterdir())) == 2
+        assert len(inbox) == 1
+
+    def test_a_file_from_elsewhere_is_read(self, tmp_path: Path) -> None:
+        Inbox(tmp_path / "box")
+        (tmp_path / "box" / "cur" / "1.2.3:2,S").write_bytes(b"Subject: from fetchmail\n\nhello\n")
+        (mail,) = Inbox(tmp_path / "box").mails()
+        assert mail.reading.subject == "from fetchmail"
+        assert mail.recipients == ()
+
+    @given(
+        st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=40), max_size=5)
+    )
+    def test_the_bytes_are_those_that_were_received(self, lines: list[str]) -> None:
+        content = "".join(f"{line}\r\n" for line in ("Subject: x", "", *lines)).encode()
+        with TemporaryDirectory() as folder:
+            Inbox(Path(folder) / "box").add(content, sender="", recipients=["a@b.example"])
+            (mail,) = Inbox(Path(folder) / "box").mails()
+        assert mail.content == content
