@@ -12,12 +12,15 @@ _in_this_thread = threading.local()
 
 
 def write(logger: logging.Logger, level: int, text: str, *arguments: object, **fields: Any) -> None:
-    """Log `text % arguments`, with `fields` as `extra`; silent while a line of ours is being handled."""
+    """Log `text % arguments`, with `fields` as `extra`; silent while a line of ours is being handled.
+
+    A field `exc_info` is the exception that the line tells of.
+    """
     if not logger.isEnabledFor(level) or getattr(_in_this_thread, "is_logging", False):
         return
     _in_this_thread.is_logging = True
     try:
-        logger.log(level, text, *arguments, extra=fields, stacklevel=2)
+        logger.log(level, text, *arguments, exc_info=fields.pop("exc_info", None), extra=fields, stacklevel=2)
     except Exception:  # noqa: S110  # whatever an application's handler does
         pass
     finally:

@@ -1,0 +1,187 @@
+"""Where connections come in: accepted, counted, named by a PROXY header, and handed to a dialogue.
+
+Runs in one event loop from its start to its end; `server` has the thread around it. Whether a header
+is due depends on the peer's address and on nothing that it sends.
+"""
+
+import asyncio
+import secrets
+import socket
+from contextlib import suppress
+
+from mailbridge.protocol.proxy_header import InvalidProxyHeader, ProxyHeader
+from mailbridge.server.budget import Budget
+from mailbridge.server.dialogue import Dialogue
+from mailbridge.server.header import read_header
+from mailbridge.server.hooks import Hooks
+from mailbridge.server.hosts import plain
+from mailbridge.server.input import Farewell
+from mailbridge.server.journal import Journal
+from mailbridge.server.line import LINGER
+from mailbridge.server.policy import Policy
+from mailbridge.server.session import ProxyTlvs, Session
+from mailbridge.server.tls import HANDSHAKE_SECONDS
+
+_PAUSE_SECONDS = 0.1  # before the next accept, where the system has no descriptors left
+_FULL = "421 4.3.2 Too many connections, try again later"
+_NO_HEADER = "421 4.7.0 PROXY header missing or wrong, closing connection"
+_STOPPING = Farewell("421 4.3.2 Shutting down, closing connection", "server stopped", is_hasty=True)
+
+
+class Reception:
+    """A running server. Made within its event loop; `serve` ends after `stop`."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._hooks = Hooks(policy.hook_threads)
+        self._budget = Budget(policy.max_buffered_size)
+        self._visits: dict[asyncio.Task[None], Dialogue | None] = {}
+        self._stopping = asyncio.Event()
+        self._drain = 0.0
+
+    def stop(self, drain: float) -> None:
+        """Take no more connections and end those that are idle; after `drain` seconds, all."""
+        self._drain = drain
+        self._stopping.set()
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Until `stop`."""
+        accepting = asyncio.create_task(self._accept(listening))
+        try:
+            await self._stopping.wait()
+        finally:
+            accepting.cancel()
+            await asyncio.wait([accepting])
+            listening.close()
+            await self._wind_up()
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, address = await loop.sock_accept(listening)
+            except OSError:  # gone before it was accepted, or no descriptors: the next may work
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            visit = asyncio.create_task(self._receive(sock, address))
+            self._visits[visit] = None
+            visit.add_done_callback(self._visits.pop)
+
+    async def _receive(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        began = asyncio.get_running_loop().time()
+        session = _session(sock, address)
+        journal = Journal(self._policy.logger, session)
+        why = "server stopped"
+        try:
+            why = await self._converse(sock, session, journal)
+        except OSError as error:
+            why = f"connection lost: {error.strerror or error}"
+        finally:
+            journal.close(asyncio.get_running_loop().time() - began, why)
+
+    async def _converse(self, sock: socket.socket, session: Session, journal: Journal) -> str:
+        """All that happens on a connection; gives what ended it."""
+        policy = self._policy
+        try:
+            if len(self._visits) > policy.max_connections:
+                return await self._turn_away(sock, journal, _FULL, "too many connections", linger=0)
+            journal.is_silent = session.remote_address in policy.ignored_hosts
+            if session.remote_address in policy.proxies:
+                try:
+                    header = await read_header(sock, policy.proxy_header_timeout)
+                except (InvalidProxyHeader, TimeoutError) as error:
+                    reason = str(error) or "no PROXY header in time"
+                    return await self._turn_away(sock, journal, _NO_HEADER, reason)
+                _believe(header, session)
+                journal.is_silent = session.remote_address in policy.ignored_hosts
+                journal.proxy(header.command if header.version == 2 else header.family, header.version)
+            journal.connect()
+            dialogue = Dialogue(
+                policy, session, journal, self._hooks, self._budget, is_ignored=journal.is_silent
+            )
+            await self._connect(sock, dialogue)
+        except BaseException:
+            sock.close()
+            raise
+        return await self._follow(dialogue)
+
+    async def _connect(self, sock: socket.socket, dialogue: Dialogue) -> None:
+        context = self._policy.tls if self._policy.implicit_tls else None
+        seconds = min(HANDSHAKE_SECONDS, self._policy.idle_timeout)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: dialogue,
+                sock,
+                ssl=context,
+                ssl_handshake_timeout=seconds if context else None,
+            )
+        except OSError as error:  # ssl.SSLError is one
+            dialogue.journal.refuse("", f"TLS handshake failed: {error}")
+            raise
+
+    async def _follow(self, dialogue: Dialogue) -> str:
+        if (visit := asyncio.current_task()) is not None:  # it always is
+            self._visits[visit] = dialogue
+        if self._stopping.is_set():
+            dialogue.input.dismiss(_STOPPING)
+        try:
+            await dialogue.finished.wait()
+        finally:
+            dialogue.abort_unless_finished()
+        return dialogue.why_it_ended
+
+    async def _turn_away(
+        self, sock: socket.socket, journal: Journal, reply: str, reason: str, linger: float = LINGER
+    ) -> str:
+        """End a connection that has no dialogue; the reply is for who speaks SMTP in clear text."""
+        if self._policy.implicit_tls:
+            reply = ""
+        journal.refuse(reply, reason)
+        loop = asyncio.get_running_loop()
+        with suppress(OSError), sock:
+            sock.send(f"{reply}\r\n".encode() if reply else b"")  # there is room in a socket this young
+            sock.shutdown(socket.SHUT_WR)
+            with suppress(TimeoutError):
+                # What is unread at the end would reset the connection, and the reply with it.
+                async with asyncio.timeout(linger):
+                    while await loop.sock_recv(sock, 65_536):
+                        pass
+        return "refused"
+
+    async def _wind_up(self) -> None:
+        """First politely, then not."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._drain
+        for visit, dialogue in list(self._visits.items()):
+            if dialogue is None:
+                visit.cancel()
+            else:
+                dialogue.input.dismiss(_STOPPING)
+        if self._visits:
+            await asyncio.wait(self._visits, timeout=self._drain)
+        await self._hooks.wait(max(0.0, end - loop.time()))
+        for visit in self._visits:
+            visit.cancel()
+        if self._visits:
+            await asyncio.wait(self._visits)
+        self._hooks.stop()
+
+
+def _session(sock: socket.socket, address: tuple[str, int]) -> Session:
+    local = sock.getsockname()
+    return Session(
+        id=secrets.token_hex(8),
+        remote_address=plain(address[0]),
+        remote_port=address[1],
+        local_address=plain(local[0]),
+        local_port=local[1],
+    )
+
+
+def _believe(header: ProxyHeader, session: Session) -> None:
+    session.proxy_address = session.remote_address
+    session.proxy_tlvs = ProxyTlvs.of(header)
+    if isinstance(header.source, tuple):
+        session.remote_address, session.remote_port = plain(header.source[0]), header.source[1]
+    elif isinstance(header.source, str):
+        session.remote_address, session.remote_port = f"unix:{header.source}", 0
