@@ -1,7 +1,7 @@
-"""The command line: `mailbridge verify`, `mailbridge send` and `mailbridge oauth2 authorize`.
+"""The command line: `mailbridge verify`, `send`, `serve` and `oauth2 authorize`.
 
 Only arguments, printing and exit codes: 0 done, 1 a stage or the send failed, 2 wrong usage or a
-configuration that can't work. What `authorize` does stands in `cli_oauth2`.
+configuration that can't work. What `authorize` does stands in `cli_oauth2`, `serve` in `cli_serve`.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from mailbridge import (
     VerifyReport,
 )
 from mailbridge.cli_oauth2 import add_authorize
+from mailbridge.cli_serve import add_serve
 
 URL_VARIABLE = "MAILBRIDGE_URL"
 _COLOURS = {"ok": "32", "failed": "31", "skipped": "2"}
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print JSON")
         command.add_argument("--debug", action="store_true", help="show the dialogue, secrets masked")
     _add_content_arguments(send)
+    add_serve(commands.add_parser("serve", help="receive mail on this machine, to look at it"))
     add_authorize(commands.add_parser("oauth2", help="get the first refresh token"))
     return parser
 
