@@ -18,6 +18,7 @@ _HIGH_WATER = 65_536  # bytes that wait unread before the client has to
 _PACE = 65_536
 # Beyond a limit contents are read without being kept, so that the client hears why; this far, no further.
 _OVERRUN = 4
+_MOST_THROWN_AWAY = 1_048_576  # bytes after the last reply
 _END = b"\r\n.\r\n"
 
 
@@ -45,6 +46,7 @@ class Input:
         self._is_over = False
         self._dismissal: Farewell | None = None
         self._is_deaf = False
+        self._thrown_away = 0
 
     @property
     def is_empty(self) -> bool:
@@ -54,6 +56,9 @@ class Input:
     def feed(self, data: bytes) -> None:
         """Bytes from the client."""
         if self._is_deaf:
+            self._thrown_away += len(data)
+            self._is_over = self._is_over or self._thrown_away > _MOST_THROWN_AWAY
+            self._wake()
             return
         self._buffer += data
         if len(self._buffer) >= _HIGH_WATER:
@@ -99,7 +104,7 @@ class Input:
             raise Farewell("421 4.4.2 Timeout in the message, closing connection", "too slow") from None
 
     async def drain(self, seconds: float) -> None:
-        """Throw away what still comes, up to the end of the input or for this long."""
+        """Throw away what still comes: up to the end of the input, for this long, and only so much."""
         self._is_deaf = True
         self._buffer.clear()
         try:

@@ -110,7 +110,8 @@ class Line(SMTP):
         text = status if isinstance(status, str) else status.decode()
         if text[:1] in ("4", "5"):
             self.journal.refuse(text, self._reason)
-        self._patience -= _COST_OF_REFUSAL if text.startswith("5") else 1
+        if text[3:4] != "-":  # the last line of this reply
+            self._patience -= _COST_OF_REFUSAL if text.startswith("5") else 1
         self._reason = ""
         await self._send(text)
         if self._patience < 0 and not self._is_parting:
