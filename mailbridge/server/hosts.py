@@ -65,6 +65,8 @@ def _plain(address: str) -> IPv4Address | IPv6Address:
 def _network(name: str, entry: object) -> IPv4Network | IPv6Network:
     try:
         network = ip_network(str(entry))  # a value of the module ipaddress gives its text
+        if "%" in str(entry):
+            raise ValueError(f"{entry!r} has a zone, addresses of peers are compared without")
     except ValueError as error:
         raise invalid(name, f"has an entry that is neither an address nor a CIDR range: {error}") from None
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):

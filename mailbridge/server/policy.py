@@ -15,6 +15,7 @@ from mailbridge.server.hosts import Hosts
 from mailbridge.server.tls import server_context
 
 HOOKS = ("on_connect", "on_auth", "on_mail_from", "on_rcpt_to", "on_message")
+_NEEDED = "on_message"  # a mail that nobody takes must not be acknowledged
 _BUFFERED_MESSAGES = 8  # of the greatest size, of all connections together
 
 
@@ -72,7 +73,9 @@ def build(*, logger: logging.Logger, **given: Any) -> Policy:
         max_connections=as_count("max_connections", given["max_connections"]),
         idle_timeout=as_seconds("idle_timeout", given["idle_timeout"]),
         hook_threads=as_count("hook_threads", given["hook_threads"]),
-        hooks={name: _hook(name, given[name]) for name in HOOKS if given[name] is not None},
+        hooks={
+            name: _hook(name, given[name]) for name in HOOKS if given[name] is not None or name == _NEEDED
+        },
         logger=logger,
     )
     _require_sense(policy)

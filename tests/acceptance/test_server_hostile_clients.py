@@ -166,11 +166,14 @@ class TestBounds:
                 fourth.hello()
 
     def test_half_open_connections_count(self) -> None:
-        with mailroom(max_connections=2, use_proxy=["127.0.0.2"]) as room:
-            with Caller(room.port, source="127.0.0.2"), Caller(room.port, source="127.0.0.2"):
-                assert wait_until(lambda: len(reception(room)._visits) == 2, SECONDS)
-                with Caller(room.port) as third:
-                    assert third.codes() == ["421"]
+        with (
+            mailroom(max_connections=2, use_proxy=["127.0.0.2"]) as room,
+            Caller(room.port, source="127.0.0.2"),
+            Caller(room.port, source="127.0.0.2"),
+        ):
+            assert wait_until(lambda: len(reception(room)._visits) == 2, SECONDS)
+            with Caller(room.port) as third:
+                assert third.codes() == ["421"]
 
 
 def reception(room: Mailroom):  # type: ignore[no-untyped-def]  # what is inside is nobody's business else
@@ -254,10 +257,12 @@ class TestTime:
             assert record.reason == "replies not read"
 
     def test_a_slow_hook_is_not_silence(self) -> None:
-        with mailroom(idle_timeout=0.2, on_message=lambda *_: time.sleep(0.6)) as room:
-            with Caller(room.port) as caller:
-                caller.hello().send(MAIL + b"x\r\n.\r\n")
-                assert [caller.reply()[:3] for _ in range(4)] == ["250", "250", "354", "250"]
+        with (
+            mailroom(idle_timeout=0.2, on_message=lambda *_: time.sleep(0.6)) as room,
+            Caller(room.port) as caller,
+        ):
+            caller.hello().send(MAIL + b"x\r\n.\r\n")
+            assert [caller.reply()[:3] for _ in range(4)] == ["250", "250", "354", "250"]
 
     def test_a_handshake_that_never_comes(self, certificates: Certificates) -> None:
         tls = {"cert_file": certificates.good.cert_file, "key_file": certificates.good.key_file}
@@ -283,7 +288,9 @@ class TestEnds:
             assert caller.codes() == ["250", "250", "354"]
             assert room.mails == []
 
-    @pytest.mark.parametrize("said", [b"", b"EHLO x\r\n", b"EHLO x\r\n" + MAIL, b"EHLO x\r\n" + MAIL + b"x\r\n"])
+    @pytest.mark.parametrize(
+        "said", [b"", b"EHLO x\r\n", b"EHLO x\r\n" + MAIL, b"EHLO x\r\n" + MAIL + b"x\r\n"]
+    )
     def test_a_reset(self, said: bytes) -> None:
         with mailroom() as room:
             Caller(room.port, said).hang_up_hard()

@@ -276,8 +276,7 @@ class TestIgnoredHosts:
 
 def test_the_hook_is_told_before_the_greeting() -> None:
     told: list[Session] = []
-    with mailroom(use_proxy=["127.0.0.1"], on_connect=told.append) as room:
-        with Caller(room.port) as caller:
-            caller.send(BELIEVED["TCP4"][0])
-            assert is_served(caller)
-            assert [session.client_hostname for session in told] == [None]
+    with mailroom(use_proxy=["127.0.0.1"], on_connect=told.append) as room, Caller(room.port) as caller:
+        caller.send(BELIEVED["TCP4"][0])
+        assert is_served(caller)
+        assert [session.client_hostname for session in told] == [None]
