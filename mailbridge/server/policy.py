@@ -16,7 +16,9 @@ from mailbridge.server.tls import server_context
 
 HOOKS = ("on_connect", "on_auth", "on_mail_from", "on_rcpt_to", "on_message")
 _NEEDED = "on_message"  # a mail that nobody takes must not be acknowledged
-_BUFFERED_MESSAGES = 8  # of the greatest size, of all connections together
+# Of all connections together, unless told otherwise: so many bytes, but so many of the greatest mails.
+_BUFFERED_BYTES = 256 * 1024 * 1024
+_BUFFERED_MESSAGES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,7 @@ def build(*, logger: logging.Logger, **given: Any) -> Policy:
         require_auth=as_switch("require_auth", given["require_auth"]),
         allow_insecure_auth=as_switch("allow_insecure_auth", given["allow_insecure_auth"]),
         max_message_size=size,
-        max_buffered_size=_BUFFERED_MESSAGES * size
+        max_buffered_size=max(_BUFFERED_BYTES, _BUFFERED_MESSAGES * size)
         if buffered is None
         else as_count("max_buffered_size", buffered),
         max_recipients=as_count("max_recipients", given["max_recipients"]),

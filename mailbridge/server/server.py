@@ -66,9 +66,9 @@ class MailServer:
     `require_auth` is False.
 
     `max_message_size` in bytes; `max_buffered_size` in bytes for all mails that are being received at a time
-    (eight of the greatest size by default); `max_connections` counts those too that have said nothing yet;
-    `idle_timeout` in seconds, for a command and for each 64 KiB of a mail (RFC 5321 section 4.5.3.2 asks for
-    five minutes). `name` is the server's own in greetings.
+    (by default 256 MiB, or eight of the greatest size if that is more); `max_connections` counts those too
+    that have said nothing yet; `idle_timeout` in seconds, for a command and for each 64 KiB of a mail (RFC
+    5321 section 4.5.3.2 asks for five minutes). `name` is the server's own in greetings.
 
     Raises ConfigurationError for options that can't work, and where the extra `server` is not installed.
     """
