@@ -59,6 +59,15 @@ class Mailroom:
     def contents(self) -> list[bytes]:
         return [content for _, _, content in self.mails]
 
+    @property
+    def reception(self) -> Any:
+        """What is inside: for what can't be seen from outside."""
+        return self.server._running._reception  # type: ignore[union-attr]
+
+    @property
+    def dialogues(self) -> list[Any]:
+        return [dialogue for dialogue in self.reception._visits.values() if dialogue is not None]
+
     def wait_for(self, event: str, count: int = 1) -> list[Any]:
         """The records of `event`, when there are so many."""
         assert wait_until(lambda: len(self.records.of(event)) >= count, SECONDS), self.records.events
@@ -75,9 +84,15 @@ class Mailroom:
 
 @contextmanager
 def mailroom(**options: Any) -> Iterator[Mailroom]:
-    room = Mailroom(**options)
-    with room.server:
-        yield room
+    """A running one; at its end asyncio has complained of nothing."""
+    room, complaints = Mailroom(**options), Records()
+    logging.getLogger("asyncio").addHandler(complaints)
+    try:
+        with room.server:
+            yield room
+    finally:
+        logging.getLogger("asyncio").removeHandler(complaints)
+    assert [record.getMessage() for record in complaints.all if record.levelno >= logging.WARNING] == []
 
 
 class Caller:

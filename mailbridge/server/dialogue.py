@@ -4,6 +4,7 @@ aiosmtpd has HELO, RSET, NOOP, HELP and the mechanisms of AUTH. A mail is acknow
 `on_message` has returned, and not before. How a conversation ends is said in `line`.
 """
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from mailbridge.secret import Secret, clear_locals
@@ -62,7 +63,7 @@ class Dialogue(Line):
         is_ignored: bool,
     ) -> None:
         super().__init__(Greetings(), policy, caller, journal)
-        self._hooks = hooks
+        self.hooks = hooks
         self._budget = budget
         self._is_ignored = is_ignored
         self._logins = Logins(policy, hooks)
@@ -154,7 +155,8 @@ class Dialogue(Line):
             raise Reject(503, "5.5.1 MAIL comes first")
         if not self.envelope.rcpt_tos:
             raise Reject(554, "5.5.1 No valid recipients")
-        with self._budget.share() as borrow:
+        with ExitStack() as loan:
+            borrow = loan.enter_context(self._budget.share())
             await self.push("354 End data with <CRLF>.<CRLF>")
             envelope = ReceivedEnvelope(
                 sender=self.envelope.mail_from or "",
@@ -163,7 +165,7 @@ class Dialogue(Line):
             )
             self.envelope = self._create_envelope()  # whatever comes of it, this transaction is over
             content = await self.input.content(self.policy.max_message_size, borrow)
-            await self._hooks.finish(self._take(envelope, content))
+            await self.hooks.finish(self._take(envelope, content, loan.pop_all()))
         self.be_patient()
         await self.push(f"250 2.0.0 OK: queued as {self.caller.id}.{self.caller.transactions}")
 
@@ -180,10 +182,12 @@ class Dialogue(Line):
     smtp_GET = smtp_HEAD = smtp_POST = smtp_PUT = smtp_PATCH = _refuse_http  # noqa: N815
     smtp_DELETE = smtp_OPTIONS = smtp_CONNECT = _refuse_http  # noqa: N815
 
-    async def _take(self, envelope: ReceivedEnvelope, content: bytes) -> None:
-        await self._ask("on_message", envelope, content)
-        self.caller.transactions += 1
-        self.journal.message(envelope, len(content))
+    async def _take(self, envelope: ReceivedEnvelope, content: bytes, loan: ExitStack) -> None:
+        """Also if the client has gone meanwhile; as long as it lasts, the memory counts."""
+        with loan:
+            await self._ask("on_message", envelope, content)
+            self.caller.transactions += 1
+            self.journal.message(envelope, len(content))
 
     async def _ask(self, name: str, *arguments: object) -> None:
         """Call a hook. Raises Reject if it says no, or fails."""
@@ -191,7 +195,7 @@ class Dialogue(Line):
         if hook is None or self._is_ignored:
             return
         try:
-            await self._hooks.call(hook, self.caller, *arguments)
+            await self.hooks.call(hook, self.caller, *arguments)
         except Reject:
             raise
         except Exception as error:

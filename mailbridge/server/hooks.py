@@ -7,17 +7,17 @@ may end. What a failure means to the client is decided in `dialogue`.
 import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any
 
 Hook = Callable[..., Any]
 
 
 class Hooks:
-    """The hooks of a running server. Made and used within its event loop."""
+    """The hooks that run for one connection. Used within the event loop."""
 
-    def __init__(self, threads: int) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="mailbridge-hook")
+    def __init__(self, threads: Executor) -> None:
+        self._threads = threads
         self._running: set[asyncio.Task[Any]] = set()
 
     async def call(self, hook: Hook, *arguments: object) -> Any:
@@ -31,16 +31,15 @@ class Hooks:
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
 
-    async def wait(self, seconds: float) -> None:
-        """Until all hooks have ended, or for this long."""
+    async def wait(self) -> None:
+        """Until all have ended."""
         if self._running:
-            await asyncio.wait(self._running, timeout=seconds)
+            await asyncio.wait(self._running)
 
-    def stop(self) -> None:
-        """What has not begun will not; a thread can't be ended from without, and nobody waits for it."""
+    def cancel(self) -> None:
+        """Coroutines end, and what has not begun will not; a thread can't be ended from without."""
         for task in self._running:
             task.cancel()
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, hook: Hook, arguments: tuple[object, ...]) -> Any:
         try:

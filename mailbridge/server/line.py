@@ -35,7 +35,7 @@ _NEVER = 7 * 24 * 3600.0  # seconds; aiosmtpd's own timer would end connections 
 
 
 class Line(SMTP):
-    """The protocol of one connection. `finished` is set when nothing more will be said."""
+    """The protocol of one connection. `finished` is set when that is gone."""
 
     command_size_limit = _MAX_COMMAND
     # There once there is a connection, and so before anything here is called.
@@ -73,7 +73,8 @@ class Line(SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._unused = self._reader  # kept: streams complain when theirs is gone
+        # Kept: streams complain, or close the connection, when theirs are gone.
+        self._unused: list[object] = [self._reader, self._writer]
         self._reader = cast(Any, self.input)
         self.caller.tls = tls_session(transport)
 
@@ -88,6 +89,7 @@ class Line(SMTP):
     def connection_lost(self, error: Exception | None) -> None:
         self.input.feed_eof()
         super().connection_lost(error)
+        self.finished.set()
 
     # The conversation.
 
@@ -210,8 +212,12 @@ class Line(SMTP):
         if self.transport is not None:
             transport = self.transport
             transport.close()
-            self.loop.call_later(LINGER, transport.abort)  # a client that reads nothing
-        self.finished.set()
+            # A client that reads nothing, or does not end TLS from its side, is not waited for.
+            self.loop.call_later(0 if self._is_hasty else LINGER, self._cut, transport)
+
+    def _cut(self, transport: asyncio.Transport) -> None:
+        transport.abort()
+        self.finished.set()  # after a handshake that has failed nobody else says so
 
     def _pause(self) -> None:
         if self.transport is not None:

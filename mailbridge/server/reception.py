@@ -5,10 +5,13 @@ is due depends on the peer's address and on nothing that it sends.
 """
 
 import asyncio
+import logging
 import secrets
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+from mailbridge import logs
 from mailbridge.protocol.proxy_header import InvalidProxyHeader, ProxyHeader
 from mailbridge.server.budget import Budget
 from mailbridge.server.dialogue import Dialogue
@@ -33,7 +36,7 @@ class Reception:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._hooks = Hooks(policy.hook_threads)
+        self._threads = ThreadPoolExecutor(policy.hook_threads, thread_name_prefix="mailbridge-hook")
         self._budget = Budget(policy.max_buffered_size)
         self._visits: dict[asyncio.Task[None], Dialogue | None] = {}
         self._stopping = asyncio.Event()
@@ -60,7 +63,9 @@ class Reception:
         while True:
             try:
                 sock, address = await loop.sock_accept(listening)
-            except OSError:  # gone before it was accepted, or no descriptors: the next may work
+            except OSError as error:  # gone before it was accepted, or no descriptors: the next may work
+                text = "a connection could not be accepted: %s"
+                logs.write(self._policy.logger, logging.WARNING, text, error, event="not accepted")
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             visit = asyncio.create_task(self._receive(sock, address))
@@ -97,7 +102,7 @@ class Reception:
                 journal.proxy(header.command if header.version == 2 else header.family, header.version)
             journal.connect()
             dialogue = Dialogue(
-                policy, session, journal, self._hooks, self._budget, is_ignored=journal.is_silent
+                policy, session, journal, Hooks(self._threads), self._budget, is_ignored=journal.is_silent
             )
             await self._connect(sock, dialogue)
         except BaseException:
@@ -126,8 +131,10 @@ class Reception:
             dialogue.input.dismiss(_STOPPING)
         try:
             await dialogue.finished.wait()
+            await dialogue.hooks.wait()  # one may outlive its client, and counts as long as it runs
         finally:
             dialogue.abort_unless_finished()
+            dialogue.hooks.cancel()
         return dialogue.why_it_ended
 
     async def _turn_away(
@@ -150,8 +157,6 @@ class Reception:
 
     async def _wind_up(self) -> None:
         """First politely, then not."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self._drain
         for visit, dialogue in list(self._visits.items()):
             if dialogue is None:
                 visit.cancel()
@@ -159,12 +164,11 @@ class Reception:
                 dialogue.input.dismiss(_STOPPING)
         if self._visits:
             await asyncio.wait(self._visits, timeout=self._drain)
-        await self._hooks.wait(max(0.0, end - loop.time()))
         for visit in self._visits:
             visit.cancel()
         if self._visits:
             await asyncio.wait(self._visits)
-        self._hooks.stop()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _session(sock: socket.socket, address: tuple[str, int]) -> Session:

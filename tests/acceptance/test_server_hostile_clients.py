@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.receiving import MAIL, SECONDS, Caller, Mailroom, mailroom
+from tests.receiving import MAIL, SECONDS, Caller, mailroom
 from tests.servers.certificates import Certificates
 from tests.servers.process import wait_until
 
@@ -137,7 +137,7 @@ class TestBounds:
         ):
             first.hello().send(MAIL + b"x" * 998 + b"\r\n")
             assert [first.reply()[:3] for _ in range(3)] == ["250", "250", "354"]
-            assert wait_until(lambda: reception(room)._budget.lent == 1000, SECONDS)
+            assert wait_until(lambda: room.reception._budget.lent == 1000, SECONDS)
             second.hello().send(MAIL + b"x" * 998 + b"\r\n.\r\n")
             assert [second.reply()[:3] for _ in range(4)] == ["250", "250", "354", "452"]
             first.send(b".\r\n")
@@ -171,13 +171,9 @@ class TestBounds:
             Caller(room.port, source="127.0.0.2"),
             Caller(room.port, source="127.0.0.2"),
         ):
-            assert wait_until(lambda: len(reception(room)._visits) == 2, SECONDS)
+            assert wait_until(lambda: len(room.reception._visits) == 2, SECONDS)
             with Caller(room.port) as third:
                 assert third.codes() == ["421"]
-
-
-def reception(room: Mailroom):  # type: ignore[no-untyped-def]  # what is inside is nobody's business else
-    return room.server._running._reception  # type: ignore[union-attr]
 
 
 class TestPatience:
@@ -246,13 +242,14 @@ class TestTime:
 
     def test_replies_that_nobody_reads(self) -> None:
         """The client sends commands and never looks at the answers, until both buffers are full."""
-        with mailroom(idle_timeout=0.3, max_recipients=1_000_000) as room, Caller(room.port) as caller:
-            caller.hello()
-            caller.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            caller.sock.settimeout(0.2)
-            with contextlib.suppress(OSError):
-                for _ in range(2000):
-                    caller.send(b"HELP\r\n" * 1000)
+        options = {"idle_timeout": 0.5, "max_recipients": 1_000_000, "name": "x" * 250}
+        with mailroom(**options) as room, socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.settimeout(SECONDS)
+            sock.connect(("127.0.0.1", room.port))
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    sock.sendall(b"HELO x\r\n" * 1000)
             (record,) = room.wait_for("close")
             assert record.reason == "replies not read"
 
@@ -369,7 +366,7 @@ class TestStartTls:
                     caller.send(b"no handshake\r\n")
                     caller.replies()
             room.wait_for("close", 20)
-            assert reception(room)._visits == {}
+            assert room.reception._visits == {}
             assert room.records.of("failure") == []
 
 

@@ -161,11 +161,14 @@ class TestHooks:
             caller = Caller(room.port)
             caller.hello().send(MAIL + b"x\r\n.\r\n")
             assert has_begun.wait(SECONDS)
+            (dialogue,) = room.dialogues
             caller.hang_up_hard()
-            room.wait_for("close")
+            assert wait_until(dialogue.finished.is_set, SECONDS)
+            assert room.records.of("close") == [], "the connection counts as long as its hook runs"
             may_go_on.set()
             assert has_ended.wait(SECONDS)
-            room.wait_for("message")
+            room.wait_for("close")
+            assert room.records.of("message"), "which has taken the mail"
 
     def test_their_threads_are_bounded(self) -> None:
         lock, inside, most = threading.Lock(), [0], [0]
