@@ -80,7 +80,7 @@ def _serve(_: None, options: argparse.Namespace) -> int:
             allow_insecure_auth=options.host in _LOOPBACK,
         )
         stack.enter_context(server)
-        for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what it puts behind with SIGINT ignored
+        for number in (signal.SIGINT, signal.SIGTERM):  # shells start jobs with SIGINT ignored
             signal.signal(number, _interrupt)
         _print_start(server.host, server.port, server.page_url, ca_file, options)
         _follow(server.inbox)

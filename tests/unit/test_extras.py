@@ -19,6 +19,7 @@ OPTIONAL = [
     "asn1crypto",
     "blinker",
     "celery",
+    "cryptography",
     "django",
     "flask",
     "idna",
@@ -27,7 +28,10 @@ OPTIONAL = [
     "scramp",
     "socks",
     "spnego",
+    "werkzeug",
 ]
+# These are their library's side of a seam, and imported by nothing but what asks for it.
+NEED_ONE = ["mailbridge.inbox.web", "mailbridge.inbox.certificate"]
 BLOCK = f"import sys\nfor name in {OPTIONAL!r}: sys.modules[name] = None\n"
 
 
@@ -40,6 +44,7 @@ def test_every_core_module_imports_without_extras() -> None:
     names = [found.name for found in pkgutil.walk_packages(mailbridge.__path__, "mailbridge.")]
     assert "mailbridge.config" in names
     names = [name for name in names if not name.endswith("__main__")]  # importing it would run the program
+    names = [name for name in names if name not in NEED_ONE]
     result = run(BLOCK + f"import importlib\nfor name in {names!r}: importlib.import_module(name)")
     assert result.returncode == 0, result.stderr
 
@@ -60,6 +65,8 @@ def test_importing_mailbridge_loads_no_optional_library_even_where_it_is_install
         ),
         ("scram", "from mailbridge import SMTPConfig\nSMTPConfig(auth='SCRAM-SHA-256')"),
         ("gssapi", "from mailbridge import SMTPConfig\nSMTPConfig(auth=['PLAIN', 'NTLM'])"),
+        ("server", "from mailbridge.server import MailServer\nMailServer(on_message=print)"),
+        ("inbox", "from mailbridge.inbox.serving import _Page\n_Page(None, '127.0.0.1', 0)"),
         ("django", "from mailbridge_django import EmailBackend"),
         ("flask", "from mailbridge_flask import Mail"),
     ],
