@@ -45,7 +45,7 @@ NEVER = {
 }
 # The page of the development inbox is a Flask application; nothing of the core imports it.
 EXEMPT = {("mailbridge.inbox.web", "flask")}
-PUBLIC_MODULES = ("mailbridge", "mailbridge.errors", "mailbridge.testing")
+PUBLIC_MODULES = ("mailbridge", "mailbridge.errors", "mailbridge.server", "mailbridge.testing")
 
 Sources = dict[str, str]  # dotted module name ("mailbridge.net.__init__" is "mailbridge.net") -> text
 
