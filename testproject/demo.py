@@ -7,8 +7,6 @@ for it. The exit status is 0 only if every mail arrived.
 
 from __future__ import annotations
 
-import email
-import email.policy
 import faulthandler
 import os
 import sys
@@ -20,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mailbridge.testing import ReceivedMessage
+    from mailbridge.inbox import ReceivedMail
     from testproject.demo_server import Cost, DemoServer
 
 LONGEST = 30.0  # seconds; it takes about five
@@ -33,7 +31,7 @@ class Visit:
 
     name: str
     expected: tuple[tuple[str, str], ...]
-    arrived: tuple[ReceivedMessage, ...]
+    arrived: tuple[ReceivedMail, ...]
     cost: Cost
     seconds: float
 
@@ -65,8 +63,12 @@ def main() -> int:
         print(f"{INDENT}round trips. No account, no network; nothing is left at the end.")
         os.environ["MAILBRIDGE_URL"] = server.url
         is_well, visits = tell(server)
-    faulthandler.cancel_dump_traceback_later()
-    return 0 if all_arrived(visits) and is_well else 1
+        faulthandler.cancel_dump_traceback_later()
+        is_well = all_arrived(visits) and is_well
+        if is_well and sys.stdin.isatty() and sys.stdout.isatty():
+            print(f"\nLook at them at {server.page_url} (Enter ends the demo).", end=" ", flush=True)
+            sys.stdin.readline()
+    return 0 if is_well else 1
 
 
 def all_arrived(visits: Sequence[Visit]) -> bool:
@@ -89,6 +91,7 @@ def tell(server: DemoServer) -> tuple[bool, list[Visit]]:
     visitors.prepare()
     chapter(1, "Is everything in order?   python testproject/manage.py verify_smtp")
     is_well = verify_smtp()
+    server.wait_until_all_have_left()  # what a TLS session says at its end belongs to no mail
 
     chapter(2, "The Django site: five contact forms and a forgotten password")
     by_django = visit("mailbridge, Django site", server, visitors.visit_django)
@@ -137,16 +140,16 @@ def visit(name: str, server: DemoServer, visitors: Callable[[], Iterable[tuple[s
     )
 
 
-def facts(message: ReceivedMessage) -> tuple[str, str]:
+def facts(message: ReceivedMail) -> tuple[str, str]:
     """Recipient and subject, as the server got them."""
-    parsed = email.message_from_bytes(message.content, policy=email.policy.default)
-    return ", ".join(message.recipients), str(parsed["Subject"])
+    return ", ".join(message.recipients), message.reading.subject
 
 
-def print_arrived(messages: Iterable[ReceivedMessage]) -> None:
+def print_arrived(messages: Iterable[ReceivedMail]) -> None:
+    clients: dict[str, int] = {}  # in the order in which they came
     rows = [
-        (str(message.connection), message.sender, *facts(message), str(len(message.content)))
-        for message in messages
+        (str(clients.setdefault(one.client, len(clients) + 1)), one.sender, *facts(one), str(one.size))
+        for one in messages
     ]
     table(("connection", "from", "to", "subject", "bytes"), rows)
 

@@ -1,6 +1,6 @@
 """The mail server of the demo: on loopback, with STARTTLS and a login, behind a relay that counts.
 
-The server is the one that mailbridge ships for tests. The relay puts it a little way off, so that waiting
+The server is that of `mailbridge serve`, with its page. The relay puts it a little way off, so that waiting
 shows, and sees what really passes: a count that no client can talk itself into.
 """
 
@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from mailbridge.testing import ReceivedMessage, ScriptedServer
+from mailbridge.inbox import Inbox, ReceivedMail
+from mailbridge.inbox.serving import InboxServer
 from tests.servers.certificates import make_certificates
 from tests.servers.relay import Relay
 
@@ -43,6 +44,9 @@ class Cost:
 class DemoServer:
     """A context; everything it started is gone at its end."""
 
+    def __init__(self) -> None:
+        self.inbox = Inbox()
+
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mailbridge-demo-")))
@@ -51,15 +55,12 @@ class DemoServer:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificates.good.cert_file, certificates.good.key_file)
             context.num_tickets = 0  # they pass at a moment of their own, and would blur the count
-            self._server = ScriptedServer(
-                tls="starttls",
-                ssl_context=context,
-                users={USERNAME: PASSWORD},
-                auth=("PLAIN", "LOGIN"),
-                strict=False,  # Django's own backend does not say BODY=8BITMIME of 8-bit text
+            server = InboxServer(
+                self.inbox, http_port=0, tls=context, require_starttls=True, auth={USERNAME: PASSWORD}
             )
-            stack.enter_context(self._server)
-            self._relay = stack.enter_context(Relay((self._server.host, self._server.port), delay=DELAY))
+            stack.enter_context(server)
+            self.page_url = server.page_url
+            self._relay = stack.enter_context(Relay((server.host, server.port), delay=DELAY))
             self._stack = stack.pop_all()
         return self
 
@@ -83,9 +84,9 @@ class DemoServer:
         return f"smtp://{user}:{password}@{self.host}:{self.port}/?tls.ca_file={ca_file}"
 
     @property
-    def messages(self) -> tuple[ReceivedMessage, ...]:
+    def messages(self) -> tuple[ReceivedMail, ...]:
         """What has arrived so far."""
-        return self._server.messages
+        return tuple(reversed(self.inbox.mails()))
 
     def cost(self) -> Cost:
         """What it has taken so far."""

@@ -16,10 +16,14 @@ REFUSED = """
 import sys
 from functools import partial
 sys.path.insert(0, {root!r})
+from mailbridge.server import Reject
 from testproject import demo, demo_server
-demo_server.ScriptedServer = partial(
-    demo_server.ScriptedServer, rcpt_replies={{"ann@example.org": "550 5.1.1 no such user"}}
-)
+
+def refuse(session, recipient):
+    if recipient == "ann@example.org":
+        raise Reject(550, "5.1.1 no such user")
+
+demo_server.InboxServer = partial(demo_server.InboxServer, on_rcpt_to=refuse)
 sys.exit(demo.main())
 """
 
