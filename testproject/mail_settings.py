@@ -1,7 +1,7 @@
 """The mail configuration that the Django site and the Flask app share: options of mailbridge.
 
 MAILBRIDGE_URL in the environment names the server, so that no password stands in the project. The
-default is a server for development on this machine, such as Mailpit or aiosmtpd.
+default is a server for development on this machine, such as `mailbridge serve`.
 """
 
 import os
