@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         TLSModeMismatch,
         TokenUnavailable,
     )
-    from mailbridge.mailer import Mailer, Session
+    from mailbridge.mailer import Mailer
     from mailbridge.mechanisms import register_sasl
     from mailbridge.message import Message
     from mailbridge.oauth2.stores import FileTokenStore, MemoryTokenStore, TokenStore
@@ -53,13 +53,14 @@ if TYPE_CHECKING:
     from mailbridge.rendering import Rendered, render
     from mailbridge.results import Reply, SendResult, Stage, VerifyReport
     from mailbridge.secret import Secret
+    from mailbridge.session import Session
 
 _HOMES = {
     "channel": ("Channel", "open_channel"),
     "config": ("SMTPConfig",),
     "connection": ("SMTPConnection",),
     "envelope": ("Envelope",),
-    "mailer": ("Mailer", "Session"),
+    "mailer": ("Mailer",),
     "mechanisms": ("register_sasl",),
     "message": ("Message",),
     "oauth2.stores": ("FileTokenStore", "MemoryTokenStore", "TokenStore"),
@@ -72,6 +73,7 @@ _HOMES = {
     "rendering": ("Rendered", "render"),
     "results": ("Reply", "SendResult", "Stage", "VerifyReport"),
     "secret": ("Secret",),
+    "session": ("Session",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -4,41 +4,45 @@ All options are parsed and checked here, once, whether they come as keywords, fr
 (Django's OPTIONS, Flask's keys) or from a URL. Nothing connects, resolves or reads a file.
 """
 
-import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from ipaddress import ip_address
 from typing import Any, Literal, TypedDict, Unpack
 
+from mailbridge.endpoint import (
+    parse_endpoint,
+    parse_host,
+    parse_local_hostname,
+    parse_source_address,
+    parse_way,
+)
 from mailbridge.errors import ConfigurationError
 from mailbridge.libraries import load_libraries
+from mailbridge.login_options import parse_credentials
 from mailbridge.mechanisms import may_lack_password, parse_mechanisms, require_fit
-from mailbridge.oauth2_options import OAuth2Options, parse_oauth2
+from mailbridge.oauth2_options import OAuth2Options
 from mailbridge.options import (
     Credential,
     PoolOptions,
     RetryOptions,
     Timeouts,
     TLSOptions,
-    as_count,
-    as_seconds,
-    as_secret,
+    as_choice,
     as_switch,
-    as_text,
+    as_words,
     build_group,
     invalid,
+    parse_pool,
+    parse_retry,
+    parse_timeouts,
     unknown_option,
 )
-from mailbridge.proxies import ProxyURL, parse_proxies
+from mailbridge.proxies import ProxyURL
 from mailbridge.secret import Secret, clear_locals
 from mailbridge.urls import options_of_url
 
 Security = Literal["tls", "starttls", "opportunistic", "none"]
 Family = Literal["any", "ipv4", "ipv6"]
-
-# RFC 8314 section 3.3 names 465 for implicit TLS, RFC 6409 587 for submission.
-DEFAULT_PORTS: Mapping[str, int] = {"tls": 465, "starttls": 587, "opportunistic": 587, "none": 25}
 
 # Names of the vocabulary whose machinery is not in this release: refused, never ignored.
 NOT_YET = {
@@ -49,9 +53,6 @@ NOT_YET = {
     "dsn": "leave it out",
     "defaults": "set the headers on each message",
 }
-
-# RFC 5321 section 4.1.2: Domain or address-literal, the only things EHLO may name.
-_EHLO_NAME = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.?)+|\[[A-Za-z0-9:.\-]+\]")
 
 
 class Options(TypedDict, total=False):
@@ -168,17 +169,17 @@ _GROUPS = ("tls", "timeouts", "pool", "retry", "oauth2")
 def _parse(given: Mapping[str, Any]) -> dict[str, Any]:
     options = _with_url(_named(given))
     values: dict[str, Any] = {
-        "host": _host(options.get("host", "localhost")),
+        "host": parse_host(options.get("host", "localhost")),
         "auth": parse_mechanisms(options.get("auth", "auto")),
         "tls": build_group(TLSOptions, "tls", options.get("tls", {})),
-        "timeouts": _timeouts(options.get("timeout"), options.get("timeouts", {})),
-        "local_hostname": _local_hostname(options.get("local_hostname")),
-        "family": _choice("family", options.get("family", "any"), ("any", "ipv4", "ipv6")),
-        "pool": _pool(options.get("pool", {})),
-        "retry": _retry(options.get("retry", {})),
+        "timeouts": parse_timeouts(options.get("timeout"), options.get("timeouts", {})),
+        "local_hostname": parse_local_hostname(options.get("local_hostname")),
+        "family": as_choice("family", options.get("family", "any"), ("any", "ipv4", "ipv6")),
+        "pool": parse_pool(options.get("pool", {})),
+        "retry": parse_retry(options.get("retry", {})),
         "pipelining": _pipelining(options.get("pipelining", "auto")),
         "disable": _disable(options.get("disable", ())),
-        "partial": _choice("partial", options.get("partial", "deliver"), ("deliver", "all-or-none")),
+        "partial": as_choice("partial", options.get("partial", "deliver"), ("deliver", "all-or-none")),
     }
     for name, default in (
         ("allow_insecure_auth", False),
@@ -186,13 +187,13 @@ def _parse(given: Mapping[str, Any]) -> dict[str, Any]:
         ("debug", False),
     ):
         values[name] = as_switch(name, options.get(name, default))
-    values |= _way(values["host"], options.get("proxy"), options.get("proxy_protocol"))
-    values["source_address"] = _source_address(options.get("source_address"), values["family"])
-    values |= _credentials(
+    values |= parse_way(values["host"], options.get("proxy"), options.get("proxy_protocol"))
+    values["source_address"] = parse_source_address(options.get("source_address"), values["family"])
+    values |= parse_credentials(
         options.get("username"), options.get("password"), values["auth"], options.get("oauth2")
     )
     require_fit(values["auth"], has_token=values["oauth2"] is not None)
-    values |= _endpoint(values["host"], options.get("port"), options.get("security"))
+    values |= parse_endpoint(values["host"], options.get("port"), options.get("security"))
     if (
         values["host"].startswith("unix:")
         and values["security"] != "none"
@@ -230,142 +231,18 @@ def _with_url(options: dict[str, Any]) -> dict[str, Any]:
     return from_url
 
 
-def _choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise invalid(name, f"must be one of {', '.join(allowed)}, not {value!r}")
-    return str(value)
-
-
-def _host(value: object) -> str:
-    host = as_text("host", value)
-    if host.startswith("unix:"):
-        if not host.startswith("unix:/"):
-            raise invalid("host", "must name a UNIX socket as unix:/absolute/path")
-        return host
-    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-    if not host or any(c in host for c in " /@?#[]\\<>\"'"):
-        raise invalid("host", f"must be a host name or an IP address, not {value!r}")
-    if ":" in host:
-        _address("host", host.partition("%")[0])
-    return host
-
-
-def _way(host: str, proxy: object, proxy_protocol: object) -> dict[str, Any]:
-    """How the server is reached: through which proxies, and with which PROXY header first."""
-    proxies = () if proxy is None else parse_proxies(proxy, host=host)
-    if proxies and host.startswith("unix:"):
-        raise invalid("proxy", "can't lead to a UNIX socket")
-    if proxy_protocol is not None and str(proxy_protocol) not in ("1", "2"):
-        raise invalid("proxy_protocol", f"must be 1 or 2, not {proxy_protocol!r}")
-    return {"proxy": proxies, "proxy_protocol": None if proxy_protocol is None else int(str(proxy_protocol))}
-
-
-def _address(name: str, value: str) -> int:
-    """The IP version of an address literal."""
-    try:
-        return ip_address(value).version
-    except ValueError:
-        raise invalid(name, f"must be an IP address, not {value!r}") from None
-
-
-def _source_address(value: object, family: str) -> str | None:
-    if value is None:
-        return None
-    address = as_text("source_address", value).strip("[]")
-    if family not in ("any", f"ipv{_address('source_address', address)}"):
-        raise invalid("source_address", f"{address} is no {family} address")
-    return address
-
-
-def _local_hostname(value: object) -> str | None:
-    if value is None:
-        return None
-    name = as_text("local_hostname", value)
-    if len(name) > 255 or not _EHLO_NAME.fullmatch(name):
-        raise invalid(
-            "local_hostname", f"must be a host name or an address literal such as [192.0.2.1], not {name!r}"
-        )
-    return name
-
-
-def _endpoint(host: str, port: object, security: object) -> dict[str, Any]:
-    if port is not None:
-        port = as_count("port", port)
-        if port > 65535:
-            raise invalid("port", f"must lie between 1 and 65535, not {port}")
-    if security is None:
-        # Nobody listens on a UNIX socket but this host, and no certificate names a path.
-        security = "tls" if port == 465 else "none" if host.startswith("unix:") else "starttls"
-    security = _choice("security", security, tuple(DEFAULT_PORTS))
-    return {"security": security, "port": port if port is not None else DEFAULT_PORTS[security]}
-
-
-def _credentials(username: Any, password: Any, auth: tuple[str, ...], oauth2: Any) -> dict[str, Any]:
-    if username is not None and not callable(username):
-        username = as_text("username", username)
-    if password is not None and not callable(password):
-        password = as_secret("password", password)
-    # Frameworks hand on empty strings for "none"; a user name without a password is a mistake.
-    if username == "" and not password:
-        username = password = None
-    if oauth2 is not None:
-        return {"username": username, "password": None, "oauth2": _oauth2(oauth2, username, password)}
-    if (username is None) != (password is None) and not (password is None and may_lack_password(auth)):
-        missing, given = ("password", "username") if password is None else ("username", "password")
-        raise invalid(given, f"is given without {missing}")
-    return {"username": username, "password": password, "oauth2": None}
-
-
-def _oauth2(value: object, username: object, password: object) -> OAuth2Options:
-    options = parse_oauth2(value)
-    if not username:
-        raise invalid("oauth2", "needs username: the mailbox that tokens are for")
-    if password:
-        raise invalid("password", "can't stand beside oauth2, which logs in without one")
-    return options
-
-
-def _words(name: str, value: object) -> tuple[str, ...]:
-    items = value.split(",") if isinstance(value, str) else value
-    if not isinstance(items, (list, tuple, set, frozenset)):
-        raise invalid(name, f"must be a name or a list of names, not {type(value).__name__}")
-    return tuple(dict.fromkeys(as_text(name, item).strip().upper() for item in items))
-
-
 def _disable(value: object) -> tuple[str, ...]:
-    return tuple(sorted(_words("disable", value)))
+    return tuple(sorted(as_words("disable", value)))
 
 
 def _pipelining(value: object) -> str:
     if value == "eager":
         raise invalid("pipelining", "'eager' is not available yet in this release; use 'auto'")
-    return _choice(
+    return as_choice(
         "pipelining",
         {True: "auto", False: "off"}.get(value, value) if isinstance(value, bool) else value,
         ("auto", "off"),
     )
-
-
-def _timeouts(shorthand: object, value: object) -> Timeouts:
-    if isinstance(value, Timeouts) or shorthand is None:
-        return build_group(Timeouts, "timeouts", value)
-    seconds = as_seconds("timeout", shorthand)
-    same = dict.fromkeys(("connect", "greeting", "command", "data", "final"), seconds)
-    if not isinstance(value, Mapping):
-        raise invalid("timeouts", f"must be a mapping of options, not {type(value).__name__}")
-    return build_group(Timeouts, "timeouts", {**same, **value})
-
-
-def _pool(value: object) -> PoolOptions:
-    if isinstance(value, (bool, str)):
-        return PoolOptions(enabled=as_switch("pool", value))
-    return build_group(PoolOptions, "pool", value)
-
-
-def _retry(value: object) -> RetryOptions:
-    if isinstance(value, (int, str)) and not isinstance(value, bool):
-        return RetryOptions(attempts=as_count("retry", value))
-    return build_group(RetryOptions, "retry", value)
 
 
 assert {f.name for f in fields(SMTPConfig)} <= set(KNOWN)  # noqa: S101  # one vocabulary, held at import

@@ -20,14 +20,14 @@ ADAPTERS = ("mailbridge_django", "mailbridge_flask")
 LONGEST_FILE = 400  # lines; what people hold up has files near 250, what ages badly has one beyond 1 000
 
 LAYERS = (
-    "errors secret results options oauth2_options urls config envelope addresses mailbox message events hints"
-    " libraries logs proxies mechanisms",
+    "errors secret results options endpoint login_options oauth2_options urls config envelope addresses"
+    " mailbox message events hints libraries logs proxies mechanisms",
     "protocol",
     "flows",
     "net",
     "pool retry breaker channel connection login conversation credentials transactions ratelimit oauth2"
-    " rendering serializing processes",
-    "mailer registry verification routing __init__",
+    " rendering serializing preparing processes",
+    "mailer session registry verification routing __init__",
     "cli cli_oauth2 testing server __main__",
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
