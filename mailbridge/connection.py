@@ -9,41 +9,26 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 
 from mailbridge.config import SMTPConfig
+from mailbridge.connecting import Connecting
 from mailbridge.conversation import Conversation, complete
 from mailbridge.credentials import require_safe_channel
 from mailbridge.envelope import Envelope
-from mailbridge.errors import (
-    ConnectionLost,
-    ConnectTimeout,
-    MailbridgeError,
-    NotSupported,
-    ProxyFailed,
-    Refused,
-    ReplyTimeout,
-)
-from mailbridge.flows import opening
+from mailbridge.errors import ConnectionLost
 from mailbridge.flows.closing import single
-from mailbridge.flows.delivery import Delivered, Transaction, delivery
 from mailbridge.login import Login
 from mailbridge.net.deadline import NEVER, Clock, Deadline
-from mailbridge.net.dialing import Target
-from mailbridge.net.own_name import ehlo_name
-from mailbridge.net.reaching import Reached, reach
-from mailbridge.net.resolving import literal
-from mailbridge.net.streams import Stream
+from mailbridge.net.reaching import Reached
 from mailbridge.net.tls_facts import TLSFacts
-from mailbridge.protocol import commands, proxy_header
-from mailbridge.protocol.capabilities import EMPTY, Capabilities
-from mailbridge.protocol.content import dot_stuffed
+from mailbridge.protocol import commands
+from mailbridge.protocol.capabilities import Capabilities
 from mailbridge.protocol.queue_id import queue_id
-from mailbridge.protocol.wire import WINDOW_BYTES
 from mailbridge.rendering import Rendered, render
 from mailbridge.results import Reply, SendResult
 from mailbridge.secret import clear_locals
-from mailbridge.transactions import is_one_too_many, mail_parameters, sending_seconds
+from mailbridge.sending import Sending
+from mailbridge.transactions import sending_seconds
 
 
 class SMTPConnection:
@@ -63,21 +48,34 @@ class SMTPConnection:
     ) -> None:
         self.config = config
         self.id = secrets.token_hex(4)
-        self.capabilities: Capabilities = EMPTY
-        self.greeting: Reply | None = None
-        self.reached: Reached | None = None
+        self._opening = Connecting(config, sock=sock, secured=secured, connection_id=self.id, clock=clock)
         self._login: Login | None = None
-        self._given = (sock, secured)
         self._clock = clock
-        self._conversation: Conversation | None = None
-        self._is_loopback = False
-        self._needs_reset = False
+        self._sending: Sending | None = None
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed"
         return f"<SMTPConnection {self.id} to {self.config.server}, {state}>"
 
     # ---- what it is like
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the server offers; nothing before `connect`."""
+        return self._opening.capabilities
+
+    @property
+    def greeting(self) -> Reply | None:
+        return self._opening.greeting
+
+    @property
+    def reached(self) -> Reached | None:
+        """How the server was reached; None for a given socket, and before that is known."""
+        return self._opening.reached
+
+    @property
+    def _conversation(self) -> Conversation | None:
+        return self._opening.conversation
 
     @property
     def is_open(self) -> bool:
@@ -117,8 +115,7 @@ class SMTPConnection:
     @property
     def seconds(self) -> Mapping[str, float]:
         """Time spent so far, by stage."""
-        spent = self.reached.seconds if self.reached is not None else {}
-        return spent | (self._conversation.driver.seconds if self._conversation is not None else {})
+        return self._opening.seconds
 
     @property
     def round_trips(self) -> int:
@@ -134,97 +131,10 @@ class SMTPConnection:
         `ProtocolViolation`, `NotSupported` (STARTTLS is required and not offered).
         """
         try:
-            dialing = deadline.within(self.config.timeouts.connect)
-            talk = self._conversation = self._open(dialing)
-            self._announce(talk, dialing)
-            if self.config.security == "tls" and not self.secure:
-                talk.start_tls(dialing)
-            self.greeting = self._greet(talk, deadline)
-            self._introduce(talk, deadline)
-            if self._wants_starttls():
-                talk.run(opening.start_tls(talk.wire), deadline)
-                self.capabilities = EMPTY
-                self._introduce(talk, deadline)
+            self._opening.perform(deadline)
         except BaseException as error:
             self._fail(error)
             raise
-
-    def _greet(self, talk: Conversation, deadline: Deadline) -> Reply:
-        """The greeting. If none comes through proxies, no session came to be, whoever is to blame."""
-        try:
-            return talk.run(opening.greeting(talk.wire), deadline)
-        except ConnectionLost as error:
-            if not self.config.proxy:
-                raise
-            is_late = isinstance(error, ReplyTimeout)
-        way = ", ".join(map(str, self.config.proxy))
-        if is_late:
-            raise ConnectTimeout(f"No greeting came through {way} within the time limit", stage="greeting")
-        hint = "Either the proxy or the server hung up; the proxy's log tells which."
-        raise ProxyFailed(
-            f"The connection through {way} ended before the greeting", stage="greeting", hint=hint
-        )
-
-    def _open(self, deadline: Deadline) -> Conversation:
-        sock, secured = self._given
-        if sock is None:
-            timeouts, proxies = self.config.timeouts, self.config.proxy
-            self.reached = reach(self._target(), proxies, dns_timeout=timeouts.dns, deadline=deadline)
-            stream, self._is_loopback = self.reached.stream, self.reached.is_loopback
-        else:
-            stream = Stream(sock, secured=secured)
-            self._is_loopback = _is_loopback(stream.peername)
-        talk = Conversation(stream, self.config, connection_id=self.id, clock=self._clock)
-        talk.driver.round_trips += 1 + len(self.config.proxy)  # the TCP handshake, and each proxy's answer
-        return talk
-
-    def _announce(self, talk: Conversation, deadline: Deadline) -> None:
-        """The PROXY header, which goes before everything else."""
-        if self.config.proxy_protocol is None:
-            return
-        # Behind a proxy our own ends are those of another connection, and mean nothing to the server.
-        ends = (None, None) if self.config.proxy else talk.stream.ends
-        header = proxy_header.encode(proxy_header.for_socket(self.config.proxy_protocol, *ends))
-        try:
-            talk.stream.send(header, deadline)
-        except ConnectionError:
-            pass  # what the server said before it hung up is read with the greeting
-        except TimeoutError:
-            message = "The time limit ran out before the PROXY header was sent"
-            raise ConnectTimeout(message, stage="tcp", hint="The option is timeouts.connect.") from None
-
-    def _target(self) -> Target:
-        config = self.config
-        return Target(
-            host=config.host,
-            port=config.port,
-            family=config.family,
-            source_address=config.source_address,
-            allow_internal_networks=config.allow_internal_networks,
-            unix_path=config.unix_path,
-        )
-
-    def _introduce(self, talk: Conversation, deadline: Deadline) -> None:
-        name = self.config.local_hostname or ehlo_name(talk.stream.sockname)
-        needs_extensions = self.config.security in ("starttls", "tls") or self.config.has_credentials
-        flow = opening.introduction(talk.wire, name, may_be_helo=not needs_extensions)
-        self.capabilities = talk.run(flow, deadline).without(self.config.disable)
-        pipelines = self.config.pipelining == "auto" and "PIPELINING" in self.capabilities
-        talk.wire.window = WINDOW_BYTES if pipelines else 0
-
-    def _wants_starttls(self) -> bool:
-        if self.secure or self.config.security == "none":
-            return False
-        if "STARTTLS" in self.capabilities:
-            return True
-        if self.config.security == "opportunistic":
-            return False
-        raise NotSupported(
-            "STARTTLS extension not supported by server",
-            extension="STARTTLS",
-            stage="tls",
-            hint="Nothing was sent in clear text. Use security='tls' if the port speaks TLS from the start.",
-        )
 
     def login(self, deadline: Deadline = NEVER) -> None:
         """AUTH with the configured credentials; nothing where there are none.
@@ -236,7 +146,7 @@ class SMTPConnection:
             return
         outer = sys.exception()
         try:
-            may_be_clear = self._is_loopback or self.config.allow_insecure_auth
+            may_be_clear = self._opening.is_loopback or self.config.allow_insecure_auth
             require_safe_channel(is_safe=self.secure or may_be_clear)
             self._login = Login(self._opened(), self.config, self.capabilities)
             self._login.perform(deadline)
@@ -255,11 +165,10 @@ class SMTPConnection:
         session still usable, `ConnectionLost`, `ProtocolViolation`, `DeadlineExceeded` with it
         closed. `outcome_unknown` on the error says if the server may have taken the message.
         """
-        self._opened()
+        sending = self._transactions()
         rendered = content if isinstance(content, Rendered) else render(content)
         began, spent, trips = self._clock(), dict(self.seconds), self.round_trips
-        rendered, parameters = mail_parameters(envelope, rendered, self.capabilities)
-        delivered = self._deliver_all(envelope, parameters, dot_stuffed(rendered.content), deadline)
+        delivered, rendered = sending.send(envelope, rendered, deadline)
         return SendResult(
             accepted=delivered.accepted,
             rejected=delivered.rejected,
@@ -274,56 +183,11 @@ class SMTPConnection:
             round_trips=self.round_trips - trips,
         )
 
-    def _deliver_all(
-        self, envelope: Envelope, parameters: list[str], content: bytes, deadline: Deadline
-    ) -> Delivered:
-        transaction = Transaction(
-            sender=envelope.sender,
-            recipients=envelope.recipients,
-            mail_parameters=parameters,
-            content=content,
-            all_or_none=self.config.partial == "all-or-none",
-            resets_first=self._needs_reset,
-        )
-        done = self._deliver(transaction, deadline)
-        taken = len(done.accepted)
-        while rest := [a for a, reply in done.rejected.items() if is_one_too_many(reply, taken)]:
-            more = self._deliver_rest(
-                replace(transaction, recipients=rest, resets_first=False), done, deadline
-            )
-            if more is None:
-                break
-            rejected = {a: r for a, r in done.rejected.items() if a not in rest} | dict(more.rejected)
-            done = Delivered(done.accepted + more.accepted, rejected, done.response)
-        return done
-
-    def _deliver_rest(
-        self, transaction: Transaction, done: Delivered, deadline: Deadline
-    ) -> Delivered | None:
-        """The recipients above the limit; None if they do not get it, so that their reply stands.
-
-        The first ones have it: an error would have the whole message sent to them again.
-        """
-        try:
-            return self._deliver(transaction, deadline)
-        except MailbridgeError as error:
-            if not error.outcome_unknown:
-                return None
-            error.reword(f"{error.message}; {', '.join(done.accepted)} had already been accepted")
-            raise
-        except BaseException as interrupt:
-            interrupt.outcome_unknown = True  # type: ignore[attr-defined]  # it can't carry a result
-            raise
-
-    def _deliver(self, transaction: Transaction, deadline: Deadline) -> Delivered:
+    def _transactions(self) -> Sending:
         talk = self._opened()
-        try:
-            delivered = talk.run(delivery(talk.wire, transaction), deadline)
-        except Refused:
-            self._needs_reset = True
-            raise
-        self._needs_reset = False
-        return delivered
+        if self._sending is None:
+            self._sending = Sending(talk, self.config, self.capabilities)
+        return self._sending
 
     # ---- small commands, closing
 
@@ -341,7 +205,7 @@ class SMTPConnection:
     def reset(self, deadline: Deadline = NEVER) -> Reply:
         """RSET; whatever the server answers, the next transaction starts clean."""
         reply = self._single(commands.RSET, deadline)
-        self._needs_reset = not reply.is_positive
+        self._transactions().needs_reset = not reply.is_positive
         return reply
 
     def noop(self, deadline: Deadline = NEVER) -> Reply:
@@ -383,9 +247,3 @@ class SMTPConnection:
         if self._conversation is not None:
             self._conversation.hang_up()
         complete(error, self.config)
-
-
-def _is_loopback(peername: str) -> bool:
-    """Whether a given socket leads to this very machine; one without an address is a UNIX socket."""
-    address = literal(peername.rpartition(":")[0].strip("[]"))
-    return address is None or address.is_loopback

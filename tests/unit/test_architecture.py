@@ -21,11 +21,11 @@ LONGEST_FILE = 400  # lines; what people hold up has files near 250, what ages b
 
 LAYERS = (
     "errors secret results options endpoint login_options oauth2_options urls config envelope addresses"
-    " mailbox message events hints libraries logs proxies mechanisms",
+    " mailbox message events hints libraries logs proxies mechanisms attachment fields mime",
     "protocol",
     "flows",
     "net",
-    "pool retry breaker channel connection login conversation credentials transactions ratelimit oauth2"
+    "pool retry breaker channel connection connecting sending login conversation credentials transactions ratelimit oauth2"
     " rendering serializing preparing processes",
     "mailer session registry verification routing __init__",
     "cli cli_oauth2 testing server __main__",
