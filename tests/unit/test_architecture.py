@@ -21,7 +21,7 @@ LONGEST_FILE = 400  # lines; what people hold up has files near 250, what ages b
 
 LAYERS = (
     "errors secret results options endpoint login_options oauth2_options urls config envelope addresses"
-    " mailbox message events hints libraries logs proxies mechanisms attachment fields mime",
+    " mailbox message events hints libraries logs proxies mechanisms services attachment fields mime",
     "protocol",
     "flows",
     "net",
