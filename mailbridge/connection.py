@@ -174,7 +174,7 @@ class SMTPConnection:
             rejected=delivered.rejected,
             response=delivered.response,
             envelope=envelope,
-            message_size=len(rendered.content),
+            message_size=rendered.size,
             queue_id=queue_id(delivered.response.text),
             message_id=rendered.message_id,
             connection_id=self.id,

@@ -12,7 +12,6 @@ from mailbridge.errors import MailbridgeError, Refused
 from mailbridge.flows.delivery import Delivered, Transaction, delivery
 from mailbridge.net.deadline import Deadline
 from mailbridge.protocol.capabilities import Capabilities
-from mailbridge.protocol.content import dot_stuffed
 from mailbridge.rendering import Rendered
 from mailbridge.transactions import is_one_too_many, mail_parameters
 
@@ -33,7 +32,7 @@ class Sending:
             sender=envelope.sender,
             recipients=envelope.recipients,
             mail_parameters=parameters,
-            content=dot_stuffed(rendered.content),
+            content=rendered.content,
             all_or_none=self._config.partial == "all-or-none",
         )
         return self._deliver_all(transaction, deadline), rendered

@@ -35,7 +35,7 @@ def mail_parameters(
     if rendered.is_eight_bit:
         parameters.append("BODY=8BITMIME")
     if "SIZE" in capabilities:
-        parameters.append(f"SIZE={len(rendered.content)}")
+        parameters.append(f"SIZE={rendered.size}")
     return rendered, parameters
 
 

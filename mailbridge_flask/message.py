@@ -201,7 +201,7 @@ class Message:
         state = _active_state()
         ascii_filenames = state is not None and state.ascii_attachments
         sender = self.own_sender or self.sender
-        return mime.rendered(self, sender=sender, ascii_filenames=ascii_filenames).content
+        return bytes(mime.rendered(self, sender=sender, ascii_filenames=ascii_filenames).content)
 
     def as_string(self) -> str:
         """As `as_bytes()`, in a str."""
