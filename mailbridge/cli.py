@@ -1,4 +1,4 @@
-"""The command line: `mailbridge verify`, `mailbridge send` and `mailbridge oauth2 authorize`.
+"""The command line: `mailbridge verify`, `send`, `services` and `oauth2 authorize`.
 
 Only arguments, printing and exit codes: 0 done, 1 a stage or the send failed, 2 wrong usage or a
 configuration that can't work. What `authorize` does stands in `cli_oauth2`.
@@ -26,6 +26,7 @@ from mailbridge import (
     VerifyReport,
 )
 from mailbridge.cli_oauth2 import add_authorize
+from mailbridge.services import all_services
 
 URL_VARIABLE = "MAILBRIDGE_URL"
 _COLOURS = {"ok": "32", "failed": "31", "skipped": "2"}
@@ -84,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print JSON")
         command.add_argument("--debug", action="store_true", help="show the dialogue, secrets masked")
     _add_content_arguments(send)
+    services = commands.add_parser("services", help="list the services that the option service knows")
+    services.set_defaults(run=_services, config=lambda _: None, debug=False)
+    services.add_argument("--json", action="store_true", help="print JSON")
     add_authorize(commands.add_parser("oauth2", help="get the first refresh token"))
     return parser
 
@@ -151,6 +155,17 @@ def _message(options: argparse.Namespace) -> tuple[Message | bytes, Envelope]:
     for path in options.attach:
         message.attach(path)
     return message, envelope
+
+
+def _services(_: None, options: argparse.Namespace) -> int:
+    services = all_services()
+    if options.json:
+        print(json.dumps([service.as_dict() for service in services], indent=2))
+        return 0
+    for service in services:
+        others = ", ".join((*service.aliases, *service.domains))
+        print(f"{service.name:<24} {service.host}:{service.port} {service.security:<9} {others}".rstrip())
+    return 0
 
 
 def _read(name: str) -> bytes:

@@ -116,4 +116,5 @@ def complete(error: BaseException, config: SMTPConfig) -> None:
         # After STARTTLS was agreed the server has understood all that came before.
         is_new = config.security == "tls" or error.stage != "tls"
         has_sent_header = config.proxy_protocol is not None and is_new
-        error.hint = hint_for(error, config.port, has_sent_header=has_sent_header)
+        login_hint = config.service.hint if config.service is not None else ""
+        error.hint = hint_for(error, config.port, has_sent_header=has_sent_header, login_hint=login_hint)

@@ -95,7 +95,7 @@ def _unknown(name: str) -> ConfigurationError:
     return ConfigurationError(
         f"No mail service {name!r} is known",
         stage="config",
-        hint=f"{suggestion}`mailbridge services` lists them; any other is configured with host, port and security.",
+        hint=f"{suggestion}`mailbridge services` lists them; any other is named by host and port.",
     )
 
 

@@ -73,7 +73,8 @@ def _sentence(failure: MailbridgeError) -> str:
 def _stages(connection: SMTPConnection, asked: Mapping[str, Reply], has_quit: bool) -> Iterator[Stage]:
     """Every stage as far as the connection has facts about it; the others are skipped."""
     config = connection.config
-    yield _ok("config", connection, f"{config.server}, security {config.security}")
+    service = f", service {config.service.name}" if config.service is not None else ""
+    yield _ok("config", connection, f"{config.server}, security {config.security}{service}")
     yield from _way_stages(connection)
     yield _fact("greeting", connection, str(connection.greeting or ""))
     yield _tls_stage(connection)

@@ -79,8 +79,8 @@ class ConfiguredBackend(smtp.EmailBackend):
         if not flags_decide:
             names |= {"use_tls": False, "use_ssl": False}
         if alias is not None:
-            if "host" not in options and "url" not in options:
-                raise MailerMisconfigured("OPTIONS must define 'host' or 'url'.", alias=alias)
+            if options.keys().isdisjoint(("host", "url", "service")):
+                raise MailerMisconfigured("OPTIONS must define 'host' or 'url', or 'service'.", alias=alias)
             names["host"] = names["host"] or ""
         self._refuse_unknown(kwargs)
         try:
@@ -109,6 +109,8 @@ class ConfiguredBackend(smtp.EmailBackend):
             # EMAIL_PORT is 25 even if nobody has set it, which must not go with security="tls".
             if not flags_decide and "port" not in options and not settings.is_overridden("EMAIL_PORT"):
                 del found["port"]
+            if "service" in options:  # EMAIL_HOST and its like are there even if nobody has set them
+                found = {name: value for name, value in naming.layered(options, found).items() if value != ""}
             options = {**options, **found}
         if flags_decide:
             options = {**options, "security": naming.security_of(options)}
@@ -169,7 +171,7 @@ class ConfiguredBackend(smtp.EmailBackend):
     @property
     def lacks_half_of_credentials(self) -> bool:
         """Whether a user name stands without a password, or the reverse: then Django does not log in."""
-        if naming.needs_no_password(self._options):
+        if self._config.has_credentials or naming.needs_no_password(self._options):
             return False
         has_key = bool(self._options.get("password")) or self._options.get("oauth2") is not None
         return bool(self._options.get("username")) != has_key

@@ -33,9 +33,10 @@ DJANGO_NAMES = (
 )
 KNOWN_NAMES = tuple(sorted({*OWN_NAMES, *DJANGO_NAMES, "fail_silently"}))
 
-# A URL names all of these, if only by leaving them out: none may come from beneath it, least of all
-# the credentials that were meant for another host.
-_SAID_BY_URL = frozenset({"host", "port", "security", "use_tls", "use_ssl", "username", "password", "oauth2"})
+# A service and a URL name all of these, if only by leaving them out: none may come from beneath it, least
+# of all, with a URL, the credentials that were meant for another host.
+_SAID_BY_SERVICE = frozenset({"url", "host", "port", "security", "use_tls", "use_ssl"})
+_SAID_BY_URL = (_SAID_BY_SERVICE - {"url"}) | {"service", "username", "password", "oauth2"}
 _SECRETS = frozenset({"password", "url", "client_secret", "refresh_token", "access_token", "private_key"})
 _NOT_OF_THE_CORE = frozenset({"use_tls", "use_ssl", "ssl_keyfile", "ssl_certfile", "config_resolver"})
 # Named in `auth`, these log in without a password.
@@ -72,6 +73,10 @@ def layered(above: Options, beneath: Options) -> Options:
     """`above` over `beneath`."""
     if "url" in above:
         beneath = {name: value for name, value in beneath.items() if name not in _SAID_BY_URL}
+    elif "service" in above:
+        beneath = {name: value for name, value in beneath.items() if name not in _SAID_BY_SERVICE}
+    elif "host" in above:
+        beneath = {name: value for name, value in beneath.items() if name != "service"}
     if "oauth2" in above:  # one way to log in takes the place of the other
         beneath = {name: value for name, value in beneath.items() if name != "password"}
     elif above.get("password"):
@@ -82,12 +87,12 @@ def layered(above: Options, beneath: Options) -> Options:
 
 
 def flags_decide(layers: Sequence[Options]) -> bool:
-    """Whether `use_tls` and `use_ssl` tell the security; not beside or beneath `security` or a URL.
+    """Whether `use_tls` and `use_ssl` tell the security; not beside or beneath `security`, `service` or `url`.
 
     A flag that is off decides nothing: code that hands on all settings says False where nothing is set.
     """
     for layer in layers:
-        if "security" in layer or "url" in layer:
+        if not layer.keys().isdisjoint(("security", "service", "url")):
             return False
         if layer.get("use_tls") or layer.get("use_ssl"):
             return True
