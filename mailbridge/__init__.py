@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         TLSModeMismatch,
         TokenUnavailable,
     )
+    from mailbridge.extensions import DSN, DeliverBy, EnvelopeOptions, Recipient
     from mailbridge.mailer import Mailer
     from mailbridge.mechanisms import register_sasl
     from mailbridge.message import Message
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from mailbridge.rendering import Rendered, render
     from mailbridge.results import Reply, SendResult, Stage, VerifyReport
     from mailbridge.secret import Secret
+    from mailbridge.server_options import ServerOptions
     from mailbridge.session import Session
 
 _HOMES = {
@@ -60,6 +62,7 @@ _HOMES = {
     "config": ("SMTPConfig",),
     "connection": ("SMTPConnection",),
     "envelope": ("Envelope",),
+    "extensions": ("DSN", "DeliverBy", "EnvelopeOptions", "Recipient"),
     "mailer": ("Mailer",),
     "mechanisms": ("register_sasl",),
     "message": ("Message",),
@@ -73,11 +76,13 @@ _HOMES = {
     "rendering": ("Rendered", "render"),
     "results": ("Reply", "SendResult", "Stage", "VerifyReport"),
     "secret": ("Secret",),
+    "server_options": ("ServerOptions",),
     "session": ("Session",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "DSN",
     "AccessToken",
     "AuthenticationFailed",
     "CertificateRejected",
@@ -87,7 +92,9 @@ __all__ = [
     "ConnectTimeout",
     "ConnectionLost",
     "DeadlineExceeded",
+    "DeliverBy",
     "Envelope",
+    "EnvelopeOptions",
     "FileTokenStore",
     "GreetingRefused",
     "InvalidAddress",
@@ -109,6 +116,7 @@ __all__ = [
     "ProxyFailed",
     "ProxyURL",
     "RecipientsRefused",
+    "Recipient",
     "Refused",
     "Rendered",
     "Reply",
@@ -119,6 +127,7 @@ __all__ = [
     "Secret",
     "SendResult",
     "SenderRefused",
+    "ServerOptions",
     "Session",
     "Stage",
     "TLSFailed",
