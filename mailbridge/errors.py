@@ -78,6 +78,7 @@ class MailbridgeError(smtplib.SMTPException):
     `message` is one sentence. `stage` names the step (see `results.STAGE_NAMES`, and data,
     content, final for the message itself), `server` is host:port, `reply` the server's answer,
     `hint` what to do about it, `attempts` the errors of earlier attempts of the same send.
+    `accepted` names the recipients who have the message all the same (LMTP answers for each).
     `outcome_unknown` is true exactly if the message was committed and the answer never came:
     whether the server took it can't be told, and sending again may deliver it twice.
     """
@@ -102,6 +103,7 @@ class MailbridgeError(smtplib.SMTPException):
         self.reply = reply
         self.hint = hint
         self.attempts: tuple[MailbridgeError, ...] = ()
+        self.accepted: tuple[str, ...] = ()
         self.outcome_unknown = False
         # The attributes that smtplib's errors carry and that people read.
         self.smtp_code: int = reply.code if reply is not None else -1

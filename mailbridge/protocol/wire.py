@@ -9,6 +9,7 @@ that commits may have left and has had no clear answer.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mailbridge.errors import ProtocolViolation
@@ -48,7 +49,7 @@ class Wire:
     quotations: Quotations = field(default_factory=Quotations)
     is_over: bool = False
     last_reply: Reply | None = None
-    _commit: Call | None = None
+    _commits: tuple[Call, ...] = ()
     _queued: deque[Call] = field(default_factory=deque)
     _unanswered: deque[Call] = field(default_factory=deque)
     _unanswered_bytes: int = 0
@@ -72,10 +73,14 @@ class Wire:
         self.feed(b"")
         return call
 
-    def commit(self, call: Call, command: Command) -> None:
-        """From here on `call` stands for `command`, whose last byte may leave: in doubt until answered."""
-        call.command = command
-        self._commit = call
+    def commit(self, calls: Sequence[Call], command: Command) -> None:
+        """From here on `calls` stand for `command`, whose last byte may leave: in doubt until answered.
+
+        There is one, or in LMTP one for each recipient.
+        """
+        for call in calls:
+            call.command = command
+        self._commits = tuple(calls)
 
     def cancel_queued(self) -> None:
         """Take back what has not been released yet; those calls are never answered."""
@@ -142,4 +147,4 @@ class Wire:
     @property
     def is_in_doubt(self) -> bool:
         """A message was committed and got no clear answer: the server may have taken it."""
-        return self._commit is not None and not self._commit.is_decided
+        return not all(call.is_decided for call in self._commits)

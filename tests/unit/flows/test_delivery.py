@@ -11,8 +11,7 @@ from mailbridge.errors import (
     SenderRefused,
 )
 from mailbridge.flows.delivery import Delivered, Transaction, delivery
-from mailbridge.flows.steps import Step, Transfer, WriteContent
-from mailbridge.protocol.content import dot_stuffed
+from mailbridge.flows.steps import ReadPiece, Step, Transfer, WriteContent
 from mailbridge.protocol.wire import WINDOW_BYTES, Wire
 from tests.unit.flows.dialogue import CUTS, Dialogue
 
@@ -26,7 +25,7 @@ def transaction(
         sender="me@x.example",
         recipients=recipients or (A,),
         mail_parameters=[],
-        content=dot_stuffed(content),
+        content=content,
         all_or_none=all_or_none,
         resets_first=resets_first,
     )
@@ -129,7 +128,9 @@ class CountingServer(Dialogue):
                 b"354 go\r\n" if line == b"DATA" else b"250 ok\r\n" for line in step.data.splitlines()
             ]
             return self.replies.pop(0) if self.replies else b"250 sent\r\n"
-        return True if isinstance(step, WriteContent) else None
+        if isinstance(step, ReadPiece):
+            return next(step.pieces, None)
+        return len(step.content) if isinstance(step, WriteContent) else None
 
 
 @pytest.mark.parametrize("cut", CUTS)

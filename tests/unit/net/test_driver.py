@@ -93,7 +93,7 @@ def test_a_period_goes_on_over_several_reads(pair: Pair) -> None:
 def test_content_stops_when_the_server_speaks(pair: Pair) -> None:
     driver, server = pair
     server.sendall(b"552 too big\r\n")
-    assert driver.run(one(WriteContent(b"x" * 10_000_000, "content", stops_early=True)), NEVER) is False
+    assert driver.run(one(WriteContent(b"x" * 10_000_000, "content", stops_early=True)), NEVER) < 10_000_000
 
 
 def test_content_that_nobody_reads_ends_with_its_time_limit(pair: Pair) -> None:
@@ -103,7 +103,7 @@ def test_content_that_nobody_reads_ends_with_its_time_limit(pair: Pair) -> None:
 
 def test_small_content_is_written_whole(pair: Pair) -> None:
     driver, server = pair
-    assert driver.run(one(WriteContent(b"x" * 100, "content", stops_early=True)), NEVER) is True
+    assert driver.run(one(WriteContent(b"x" * 100, "content", stops_early=True)), NEVER) == 100
     assert server.recv(200) == b"x" * 100
 
 
