@@ -47,7 +47,6 @@ Family = Literal["any", "ipv4", "ipv6"]
 
 # Names of the vocabulary whose machinery is not in this release: refused, never ignored.
 NOT_YET = {
-    "protocol": "only SMTP is spoken",
     "rate": "limit the rate where messages are made",
     "servers": "configure one server for each mailer",
     "dsn": "leave it out",
@@ -62,6 +61,7 @@ class Options(TypedDict, total=False):
     service: str | Service | None
     host: str | None
     port: int | None
+    protocol: Literal["smtp", "lmtp"] | None
     security: Security | None
     username: str | Callable[[], str] | None
     password: str | Secret | Callable[[], str] | None
@@ -95,6 +95,7 @@ class SMTPConfig:
 
     host: str
     port: int
+    protocol: Literal["smtp", "lmtp"]
     security: Security
     username: str | Callable[[], str] | None
     password: Credential | None
@@ -196,7 +197,9 @@ def _parse(given: Mapping[str, Any]) -> dict[str, Any]:
         options.get("username"), options.get("password"), values["auth"], options.get("oauth2")
     )
     require_fit(values["auth"], has_token=values["oauth2"] is not None)
-    values |= parse_endpoint(values["host"], options.get("port"), options.get("security"))
+    values |= parse_endpoint(
+        values["host"], options.get("port"), options.get("security"), options.get("protocol", "smtp")
+    )
     if (
         values["host"].startswith("unix:")
         and values["security"] != "none"

@@ -126,7 +126,9 @@ class Connecting:
         config = self._config
         name = config.local_hostname or ehlo_name(talk.stream.sockname)
         needs_extensions = config.security in ("starttls", "tls") or config.has_credentials
-        flow = opening.introduction(talk.wire, name, may_be_helo=not needs_extensions)
+        flow = opening.introduction(
+            talk.wire, name, may_be_helo=not needs_extensions, lmtp=config.protocol == "lmtp"
+        )
         self.capabilities = talk.run(flow, deadline).without(config.disable)
         pipelines = config.pipelining == "auto" and "PIPELINING" in self.capabilities
         talk.wire.window = WINDOW_BYTES if pipelines else 0

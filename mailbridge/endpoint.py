@@ -13,6 +13,8 @@ from mailbridge.proxies import parse_proxies
 
 # RFC 8314 section 3.3 names 465 for implicit TLS, RFC 6409 587 for submission.
 DEFAULT_PORTS: Mapping[str, int] = {"tls": 465, "starttls": 587, "opportunistic": 587, "none": 25}
+LMTP_PORT = 24  # "any private mail system": what servers of mailboxes listen on
+_SMTP_PORT = 25
 
 # RFC 5321 section 4.1.2: Domain or address-literal, the only things EHLO may name.
 _EHLO_NAME = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.?)+|\[[A-Za-z0-9:.\-]+\]")
@@ -70,13 +72,18 @@ def parse_local_hostname(value: object) -> str | None:
     return name
 
 
-def parse_endpoint(host: str, port: object, security: object) -> dict[str, Any]:
+def parse_endpoint(host: str, port: object, security: object, protocol: object) -> dict[str, Any]:
+    protocol = as_choice("protocol", protocol, ("smtp", "lmtp"))
     if port is not None:
         port = as_count("port", port)
         if port > 65535:
             raise invalid("port", f"must lie between 1 and 65535, not {port}")
+        if protocol == "lmtp" and port == _SMTP_PORT:
+            raise invalid("port", "can't be 25 with protocol='lmtp' (RFC 2033 section 5); usual is 24")
     if security is None:
         # Nobody listens on a UNIX socket but this host, and no certificate names a path.
         security = "tls" if port == 465 else "none" if host.startswith("unix:") else "starttls"
     security = as_choice("security", security, tuple(DEFAULT_PORTS))
-    return {"security": security, "port": port if port is not None else DEFAULT_PORTS[security]}
+    if port is None:
+        port = LMTP_PORT if protocol == "lmtp" else DEFAULT_PORTS[security]
+    return {"protocol": protocol, "security": security, "port": port}

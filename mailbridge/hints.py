@@ -99,6 +99,7 @@ _ROWS: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
             r"^503.*proxy negotiation",  # Exim's hosts_proxy
             "The server expects a PROXY header: set proxy_protocol, or reach it through its load balancer.",
         ),
+        ("ehlo", r"\b(lhlo|lmtp)\b", "The server speaks LMTP: set protocol='lmtp'."),
         (
             "ehlo",
             r"^50[14]",

@@ -9,6 +9,7 @@ from mailbridge.config import SMTPConfig
 from mailbridge.conversation import Conversation
 from mailbridge.envelope import Envelope
 from mailbridge.errors import MailbridgeError, Refused
+from mailbridge.flows.content import Progress
 from mailbridge.flows.delivery import Delivered, Transaction, delivery
 from mailbridge.net.deadline import Deadline
 from mailbridge.protocol.capabilities import Capabilities
@@ -25,27 +26,37 @@ class Sending:
         self._config = config
         self._capabilities = capabilities
 
-    def send(self, envelope: Envelope, rendered: Rendered, deadline: Deadline) -> tuple[Delivered, Rendered]:
+    def send(
+        self, envelope: Envelope, rendered: Rendered, deadline: Deadline, progress: Progress | None = None
+    ) -> tuple[Delivered, Rendered]:
         """What came of it, and the message as this server took it. Raises as `SMTPConnection.send`."""
         rendered, parameters = mail_parameters(envelope, rendered, self._capabilities)
+        all_or_none = self._config.partial == "all-or-none"
         transaction = Transaction(
             sender=envelope.sender,
             recipients=envelope.recipients,
             mail_parameters=parameters,
             content=rendered.content,
-            all_or_none=self._config.partial == "all-or-none",
+            all_or_none=all_or_none,
+            # With DATA, all-or-none takes a round trip more: it has to wait for the recipients first.
+            chunking="CHUNKING" in self._capabilities and (all_or_none or "BODY=BINARYMIME" in parameters),
+            lmtp=self._config.protocol == "lmtp",
+            progress=progress,
         )
         return self._deliver_all(transaction, deadline), rendered
 
     def _deliver_all(self, transaction: Transaction, deadline: Deadline) -> Delivered:
         done = self._deliver(transaction, deadline)
         taken = len(done.accepted)
-        while rest := [a for a, reply in done.rejected.items() if is_one_too_many(reply, taken)]:
+        while rest := [
+            a for a, reply in done.rejected.items() if a not in done.late and is_one_too_many(reply, taken)
+        ]:
             more = self._deliver_rest(replace(transaction, recipients=rest), done, deadline)
             if more is None:
                 break
             rejected = {a: r for a, r in done.rejected.items() if a not in rest} | dict(more.rejected)
-            done = Delivered(done.accepted + more.accepted, rejected, done.response)
+            late = done.late | more.late
+            done = Delivered(done.accepted + more.accepted, rejected, done.response, late)
         return done
 
     def _deliver_rest(
@@ -60,7 +71,8 @@ class Sending:
         except MailbridgeError as error:
             if not error.outcome_unknown:
                 return None
-            error.reword(f"{error.message}; {', '.join(done.accepted)} had already been accepted")
+            error.accepted = done.accepted + error.accepted
+            error.reword(f"{error.message.rstrip('.')}; accepted before, for {', '.join(done.accepted)}")
             raise
         except BaseException as interrupt:
             interrupt.outcome_unknown = True  # type: ignore[attr-defined]  # it can't carry a result
