@@ -27,7 +27,7 @@ LAYERS = (
     "net",
     "pool retry failover breaker server_breaker channel connection connecting sending login conversation credentials transactions ratelimit throttling oauth2"
     " rendering serializing content_files content_sources preparing processes",
-    "mailer session upstream registry verification routing __init__",
+    "mailer session upstream server_stats registry verification routing __init__",
     "cli cli_oauth2 testing server __main__",
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
