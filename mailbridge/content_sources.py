@@ -106,10 +106,10 @@ def _pieces_of(source: Any) -> Iterator[bytes]:
     """What an iterator, or a file of whatever kind, gives; a file is put back where it stood."""
     if isinstance(source, os.PathLike):
         try:
-            descriptor = os.open(source, os.O_RDONLY)
+            pipe = io.FileIO(source)
         except OSError as error:
             raise unreadable(os.fsdecode(source), error) from error
-        with open(descriptor, "rb", buffering=0) as pipe:
+        with pipe:
             yield from _read_through(pipe)
     elif callable(getattr(source, "read", None)):
         start = _position(source)
