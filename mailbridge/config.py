@@ -1,14 +1,18 @@
 """`SMTPConfig`: everything about one server, as one frozen value that is also the registry's key.
 
 All options are parsed and checked here, once, whether they come as keywords, from a mapping
-(Django's OPTIONS, Flask's keys) or from a URL. Nothing connects, resolves or reads a file.
+(Django's OPTIONS, Flask's keys) or from a URL. Nothing connects or resolves, and of
+files only the key of DKIM is read.
 """
 
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict, Unpack
 
+from mailbridge.defaults import MessageDefaults
+from mailbridge.dkim_options import DKIMOptions, parse_dkim
 from mailbridge.endpoint import (
     parse_endpoint,
     parse_host,
@@ -19,6 +23,7 @@ from mailbridge.endpoint import (
 from mailbridge.errors import ConfigurationError
 from mailbridge.libraries import load_libraries
 from mailbridge.login_options import parse_credentials
+from mailbridge.logs import ROOT, Log, parse_logger
 from mailbridge.mechanisms import may_lack_password, parse_mechanisms, require_fit
 from mailbridge.oauth2_options import OAuth2Options
 from mailbridge.options import (
@@ -39,6 +44,13 @@ from mailbridge.options import (
 )
 from mailbridge.proxies import ProxyURL
 from mailbridge.secret import Secret, clear_locals
+from mailbridge.server_options import (
+    OF_THE_MAILER,
+    ServerOptions,
+    parse_servers,
+    refuse_beside_servers,
+    with_spelt_timeouts,
+)
 from mailbridge.services import Service, with_service
 from mailbridge.urls import options_of_url
 
@@ -48,9 +60,7 @@ Family = Literal["any", "ipv4", "ipv6"]
 # Names of the vocabulary whose machinery is not in this release: refused, never ignored.
 NOT_YET = {
     "rate": "limit the rate where messages are made",
-    "servers": "configure one server for each mailer",
     "dsn": "leave it out",
-    "defaults": "set the headers on each message",
 }
 
 
@@ -82,12 +92,18 @@ class Options(TypedDict, total=False):
     pipelining: Literal["auto", "off"] | None
     disable: list[str] | tuple[str, ...] | str | None
     partial: Literal["deliver", "all-or-none"] | None
+    defaults: MessageDefaults | Mapping[str, Any] | None
+    dkim: DKIMOptions | Mapping[str, Any] | list[Any] | tuple[Any, ...] | None
     debug: bool | None
+    logger: str | logging.Logger | None
+    servers: list[Any] | tuple[Any, ...] | None
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class SMTPConfig:
     """One server, and how to speak to it. Frozen, hashable, comparable; secrets are masked.
+
+    With `servers` it stands for several; then its host, port and login are those of the first.
 
     Every option is described in docs/options.md. Raises `ConfigurationError` for an unknown
     name (naming the nearest known one), a bad value, or a pair that can't stand together.
@@ -115,8 +131,12 @@ class SMTPConfig:
     pipelining: Literal["auto", "off"]
     disable: tuple[str, ...]
     partial: Literal["deliver", "all-or-none"]
+    defaults: MessageDefaults
+    dkim: tuple[DKIMOptions, ...]
     debug: bool
+    logger: str
     service: Service | None
+    servers: tuple[ServerOptions, ...]
 
     def __init__(self, **options: Unpack[Options]) -> None:
         outer = sys.exception()
@@ -149,7 +169,9 @@ class SMTPConfig:
 
     @property
     def server(self) -> str:
-        """The server's name in messages and logs: host:port, or unix:/path."""
+        """The server's name in messages and logs: host:port, or unix:/path; of several, all names."""
+        if self.servers:
+            return ", ".join(each.config.server for each in self.servers)
         if self.unix_path is not None:
             return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -160,19 +182,57 @@ class SMTPConfig:
         return self.host.removeprefix("unix:") if self.host.startswith("unix:") else None
 
     @property
+    def endpoints(self) -> tuple[ServerOptions, ...]:
+        """The servers to send by, in the order of their priorities: those of `servers`, or this one alone."""
+        return self.servers or (ServerOptions(config=self),)
+
+    @property
+    def log(self) -> Log:
+        """Where the lines about this server go."""
+        return Log(self.logger, self.server)
+
+    @property
     def has_credentials(self) -> bool:
         """Whether a login is wanted: with a user, or by a mechanism that needs none."""
         return self.username is not None or may_lack_password(self.auth)
 
 
 KNOWN = sorted({*Options.__annotations__, *NOT_YET})
-_GROUPS = ("tls", "timeouts", "pool", "retry", "oauth2")
+_GROUPS = ("tls", "timeouts", "pool", "retry", "oauth2", "defaults", "dkim")
 
 
 def _parse(given: Mapping[str, Any]) -> dict[str, Any]:
-    options = with_service(_with_url(_named(given)))
+    options = _named(given)
+    return _parse_one(options) if "servers" not in options else _parse_several(options)
+
+
+def _parse_several(options: dict[str, Any]) -> dict[str, Any]:
+    """What is said beside `servers` holds for each server that does not say it itself."""
+    refuse_beside_servers(options)
+    defaults = {name: value for name, value in options.items() if name not in OF_THE_MAILER}
+
+    def build(value: object) -> SMTPConfig:
+        if isinstance(value, SMTPConfig):
+            return value
+        if not isinstance(value, Mapping):
+            value = {"url": value}
+        own = with_service(_with_url(_named(value)))
+        return SMTPConfig.from_mapping(_layered(with_spelt_timeouts(own), with_spelt_timeouts(defaults)))
+
+    servers = parse_servers(options["servers"], KNOWN, build)
+    of_the_whole = {*OF_THE_MAILER, "timeout", "timeouts"} - {"servers"}
+    own = _parse_one({name: value for name, value in options.items() if name in of_the_whole})
+    values = {field.name: getattr(servers[0].config, field.name) for field in fields(SMTPConfig)}
+    return values | {name: own[name] for name in of_the_whole & own.keys()} | {"servers": servers}
+
+
+def _parse_one(given: dict[str, Any]) -> dict[str, Any]:
+    options = with_service(_with_url(given))
+    if "servers" in options:
+        raise invalid("servers", "can't stand in a URL: a list does not fit into one")
     values: dict[str, Any] = {
         "service": options.get("service"),
+        "logger": parse_logger(options.get("logger", ROOT)),
         "host": parse_host(options.get("host", "localhost")),
         "auth": parse_mechanisms(options.get("auth", "auto")),
         "tls": build_group(TLSOptions, "tls", options.get("tls", {})),
@@ -183,7 +243,10 @@ def _parse(given: Mapping[str, Any]) -> dict[str, Any]:
         "retry": parse_retry(options.get("retry", {})),
         "pipelining": _pipelining(options.get("pipelining", "auto")),
         "disable": _disable(options.get("disable", ())),
+        "defaults": build_group(MessageDefaults, "defaults", options.get("defaults", {})),
+        "dkim": parse_dkim(options.get("dkim", ())),
         "partial": as_choice("partial", options.get("partial", "deliver"), ("deliver", "all-or-none")),
+        "servers": (),
     }
     for name, default in (
         ("allow_insecure_auth", False),
@@ -228,13 +291,17 @@ def _with_url(options: dict[str, Any]) -> dict[str, Any]:
     url = options.pop("url", None)
     if url is None:
         return options
-    from_url = _named(options_of_url(url, KNOWN))
-    for name, value in options.items():
-        both_are_groups = (
-            name in _GROUPS and isinstance(value, Mapping) and isinstance(from_url.get(name), Mapping)
-        )
-        from_url[name] = {**from_url[name], **value} if both_are_groups else value
-    return from_url
+    return _layered(options, _named(options_of_url(url, KNOWN)))
+
+
+def _layered(above: Mapping[str, Any], beneath: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` over `beneath`, group by group."""
+    merged = {**beneath, **above}
+    for name in _GROUPS:
+        groups = (beneath.get(name), above.get(name))
+        if all(isinstance(group, Mapping) for group in groups):
+            merged[name] = {**groups[0], **groups[1]}  # type: ignore[dict-item]  # mappings, as just seen
+    return merged
 
 
 def _disable(value: object) -> tuple[str, ...]:

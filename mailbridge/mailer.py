@@ -1,31 +1,34 @@
-"""`Mailer`: the front door. One configuration, one pool; opens its connections and closes them.
+"""`Mailer`: the front door. One configuration, one pool for each of its servers.
 
 What becomes of each message is the affair of `session`.
 """
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
-from mailbridge.breaker import LoginBreaker
 from mailbridge.config import SMTPConfig
-from mailbridge.connection import SMTPConnection
 from mailbridge.envelope import Envelope
 from mailbridge.errors import MailbridgeError
 from mailbridge.net.deadline import Clock, Deadline
-from mailbridge.pool import Pool, PoolStats
+from mailbridge.pool import PoolStats
 from mailbridge.preparing import Sendable
 from mailbridge.processes import look_after
 from mailbridge.results import SendResult, VerifyReport
+from mailbridge.routing import Router
+from mailbridge.server_stats import ServerStats, sum_of_pools
 from mailbridge.session import Session
+from mailbridge.upstream import Upstream
 from mailbridge.verification import verify
 
 
 class Mailer:
-    """Sends messages to one server over a pool of sessions. Safe for all threads of the process.
+    """Sends messages over pools of sessions, one for each server. Safe for all threads of the process.
 
+    With several servers a message goes to the first that can take it, by priority; see docs/servers.md.
     Nothing connects before the first send. `mailbridge.mailer_for(config)` gives the one of this
     process; a Mailer of your own is closed by you. At exit, both close what is idle.
     """
@@ -42,9 +45,8 @@ class Mailer:
         self._clock = clock
         self._sleep = sleep
         self._random = random
-        self._breaker = LoginBreaker(clock=clock)
         self._is_retired = False
-        self._pool = Pool(self._open, config.pool, name=config.server, clock=clock, random=random)
+        self._router = Router(self._upstreams(), random=random)
 
     @classmethod
     def from_url(cls, url: str) -> "Mailer":
@@ -54,7 +56,7 @@ class Mailer:
             del url  # an error page would show it, with the password
 
     def __repr__(self) -> str:
-        return f"<Mailer {self._pool!r}>"
+        return f"<Mailer {', '.join(repr(upstream.pool) for upstream in self._router.upstreams)}>"
 
     def __enter__(self) -> "Mailer":
         return self
@@ -109,74 +111,88 @@ class Mailer:
     @contextmanager
     def session(self) -> "Iterator[Session]":
         """One leased session for several messages; taken at the first send, given back at the end."""
-        session = Session(self.config, self._pool, clock=self._clock, sleep=self._sleep, random=self._random)
+        session = Session(
+            self.config, self._router, clock=self._clock, sleep=self._sleep, random=self._random
+        )
         try:
             yield session
         finally:
             session.release()
             if self._is_retired:
-                self._pool.discard_idle()
+                self._discard_idle()
 
     def connect(self, *, deadline: float | None = None) -> bool:
         """Make sure that a live session waits in the pool; true if it had to be opened.
 
-        Raises what keeps a session from being opened.
+        With several servers it is one with the server that a message would go to. Raises what keeps a
+        session from being opened.
         """
-        with self._pool.acquire(self._limit(deadline)) as lease:
-            return not lease.reused
+        with self.session() as session:
+            return session.connect(deadline=deadline)
 
     def verify(self, *, mail_from: str | None = None, rcpt_to: Sequence[str] = ()) -> VerifyReport:
         """Try the configuration stage by stage, on a connection of its own; sends no mail.
 
         With `mail_from` (and `rcpt_to`) the server is also asked whether it would take mail from
-        and to these addresses. Never raises: what fails is in the report.
+        and to these addresses. Of several servers each is tried, and `servers` has their reports.
+        Never raises: what fails is in the report.
         """
-        report = verify(self.config, mail_from=mail_from, rcpt_to=rcpt_to)
-        if report.ok:
-            self._breaker.reset()
-        return report
+        reports = []
+        for upstream in self._router.upstreams:
+            reports.append(verify(upstream.config, mail_from=mail_from, rcpt_to=rcpt_to))
+            if reports[-1].ok:
+                upstream.reset()
+        return reports[0] if not self.config.servers else VerifyReport.of_several(reports)
 
     def stats(self) -> PoolStats:
-        """The pool's numbers, under stable names."""
-        return self._pool.stats()
+        """The pool's numbers, under stable names; those of several servers together."""
+        return sum_of_pools([upstream.pool.stats() for upstream in self._router.upstreams])
+
+    def server_stats(self) -> tuple[ServerStats, ...]:
+        """Of each server, in the order of their priorities: its state and its pool's numbers."""
+        return tuple(upstream.stats() for upstream in self._router.upstreams)
 
     def close(self, drain: float = 0.0) -> None:
         """Close the pool; sessions in use finish, for at most `drain` seconds. May be called again."""
-        self._pool.close(drain)
+        deadline = Deadline.after(drain, self._clock)
+        for upstream in self._router.upstreams:
+            upstream.pool.close(deadline.remaining or 0.0)
 
     @property
     def closed(self) -> bool:
-        return self._pool.closed
+        return all(upstream.pool.closed for upstream in self._router.upstreams)
 
     def retire(self) -> None:
         """Keep no session from now on; who still holds this mailer can go on sending."""
         self._is_retired = True
-        self._pool.discard_idle()
+        self._discard_idle()
 
     def forget(self) -> None:
         """In a forked child: let go of everything the parent had, without a byte."""
-        self._breaker.reset()
-        self._pool.forget()
+        for upstream in self._router.upstreams:
+            upstream.forget()
 
-    def _limit(self, deadline: float | None) -> Deadline:
-        return Deadline.after(deadline, self._clock).within(self.config.timeouts.total)
+    def _discard_idle(self) -> None:
+        for upstream in self._router.upstreams:
+            upstream.pool.discard_idle()
 
-    def _open(self, deadline: Deadline) -> SMTPConnection:
-        """What the pool calls for a new session."""
-        look_after(self)
-        if self.config.has_credentials:
-            self._breaker.check()
-        connection = SMTPConnection(self.config, clock=self._clock)
-        connection.connect(deadline)
-        if not self.config.has_credentials:
-            return connection
-        try:
-            with self._breaker.attempt(deadline):
-                connection.login(deadline)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+    def _upstreams(self) -> list[Upstream]:
+        """One for each server. Where the same one is named more than once, the others have a number."""
+        seen: Counter[str] = Counter()
+        upstreams = []
+        for options in self.config.endpoints:
+            name = options.config.server
+            seen[name] += 1
+            upstreams.append(
+                Upstream(
+                    options,
+                    name=name if seen[name] == 1 else f"{name} #{seen[name]}",
+                    before_opening=lambda: look_after(self),
+                    clock=self._clock,
+                    random=self._random,
+                )
+            )
+        return upstreams
 
 
 @contextmanager

@@ -1,46 +1,53 @@
 """`Session`: what becomes of each message on a leased connection.
 
-A stale connection is replaced once, a transient failure is tried again as `retry` says, an unknown
-outcome never is.
+A stale connection is replaced once, the next server is asked if there is one and `failover` allows it, a
+transient failure is tried again as `retry` says, an unknown outcome never is.
 """
 
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from mailbridge import logs
 from mailbridge.config import SMTPConfig
 from mailbridge.connection import SMTPConnection
 from mailbridge.envelope import Envelope
-from mailbridge.errors import MailbridgeError
+from mailbridge.errors import ConnectTimeout, DeadlineExceeded, MailbridgeError
+from mailbridge.failover import judge
 from mailbridge.net.deadline import Clock, Deadline
-from mailbridge.pool import Lease, Pool
+from mailbridge.pool import Lease
 from mailbridge.preparing import Sendable, prepared
 from mailbridge.rendering import Rendered
 from mailbridge.results import SendResult
 from mailbridge.retry import is_stale, pause_before_next
+from mailbridge.routing import Router, Stop, Trail
+from mailbridge.upstream import Upstream
+
+R = TypeVar("R")
 
 logger = logging.getLogger("mailbridge")
 
 
 class Session:
-    """Sends on one leased session, and takes another when it is lost or worn."""
+    """Sends on one leased session, and takes another when it is lost or worn, or its server fails."""
 
     def __init__(
         self,
         config: SMTPConfig,
-        pool: Pool[SMTPConnection],
+        router: Router,
         *,
         clock: Clock,
         sleep: Callable[[float], None],
         random: Callable[[], float],
     ) -> None:
         self._config = config
-        self._pool = pool
+        self._router = router
         self._clock = clock
         self._sleep = sleep
         self._random = random
         self._lease: Lease[SMTPConnection] | None = None
+        self._upstream: Upstream | None = None  # where the lease is from
         #: Why no session could be had, after a send failed for that.
         self.failure: MailbridgeError | None = None
 
@@ -49,18 +56,65 @@ class Session:
     ) -> SendResult:
         """As `Mailer.send`."""
         limit = Deadline.after(deadline, self._clock).within(self._config.timeouts.total)
-        outgoing, rendered = prepared(message, envelope)
-        earlier: list[MailbridgeError] = []
+        outgoing, rendered = prepared(message, envelope, self._config)
+        trail, attempt = Trail(), 1
         while True:
             try:
-                result = self._attempt(outgoing, rendered, limit)
+                result = self._offer(
+                    lambda stop: self._attempt(outgoing, rendered, limit, stop), limit, trail
+                )
             except MailbridgeError as error:
-                error.attempts = tuple(earlier)
-                self._pause(error, len(earlier) + 1, limit)
-                earlier.append(error)
+                error.attempts = trail.others_than(error)
+                self._pause(error, attempt, limit)
+                attempt += 1
             else:
                 _warn_of_refusals(result)
-                return replace(result, attempts=len(earlier) + 1)
+                return replace(result, attempts=attempt, failed_servers=trail.of_others(self._upstream))
+
+    def connect(self, *, deadline: float | None = None) -> bool:
+        """As `Mailer.connect`."""
+        limit = Deadline.after(deadline, self._clock).within(self._config.timeouts.total)
+        trail = Trail()
+        try:
+            return self._offer(lambda stop: not self._borrow(limit, stop).reused, limit, trail)
+        except MailbridgeError as error:
+            error.attempts = trail.others_than(error)
+            raise
+
+    def _offer(self, act: Callable[[Stop], R], limit: Deadline, trail: Trail) -> R:
+        """What `act` gives at the first server where it works.
+
+        Raises the error that ended the tour. If every server failed: the last that may not fail again later,
+        since that is what the caller wants to know.
+        """
+        failed: list[MailbridgeError] = []
+        is_any_reached = False
+        for stop in self._router.tour(trail, preferred=self._upstream if self._lease is not None else None):
+            if failed:
+                _warn_of_failover(failed[-1], stop.upstream)
+            self._go_to(stop.upstream)
+            try:
+                result = act(stop)
+            except MailbridgeError as error:
+                self._router.note(stop.upstream, error)
+                trail.note(stop.upstream, error)
+                failed.append(error)
+                is_any_reached |= self.failure is not error
+                if limit.is_over or not judge(error).may_go_elsewhere:
+                    final = error
+                    break
+            else:
+                self._router.note(stop.upstream, None)
+                return result
+        else:
+            final = next((error for error in reversed(failed) if error.is_transient), failed[-1])
+        self.failure = None if is_any_reached else final
+        raise final
+
+    def _go_to(self, upstream: Upstream) -> None:
+        if self._upstream is not upstream:
+            self.release()
+            self._upstream = upstream
 
     def _pause(self, error: MailbridgeError, attempt: int, limit: Deadline) -> None:
         """Wait before the next attempt, or raise the error if there is none."""
@@ -75,9 +129,10 @@ class Session:
         )
         self._sleep(pause)
 
-    def _attempt(self, envelope: Envelope, rendered: Rendered, limit: Deadline) -> SendResult:
+    def _attempt(self, envelope: Envelope, rendered: Rendered, limit: Deadline, stop: Stop) -> SendResult:
         """Once, and once more on a fresh session if a reused one turns out to be dead."""
-        lease = self._borrow(limit)
+        limit = limit.within(stop.upstream.config.timeouts.total)
+        lease = self._borrow(limit, stop)
         try:
             return self._send_on(lease, envelope, rendered, limit)
         except MailbridgeError as error:
@@ -87,19 +142,21 @@ class Session:
                 logger, logging.DEBUG, "A reused session was dead, the message goes on a fresh one: %s", error
             )
         self._give_back(reusable=False, reason="stale")
-        return self._send_on(self._borrow(limit, fresh=True), envelope, rendered, limit)
+        return self._send_on(self._borrow(limit, stop, fresh=True), envelope, rendered, limit)
 
-    def _borrow(self, limit: Deadline, *, fresh: bool = False) -> Lease[SMTPConnection]:
+    def _borrow(self, limit: Deadline, stop: Stop, *, fresh: bool = False) -> Lease[SMTPConnection]:
         if self._lease is not None:
             # The look that the pool takes; what lies there was not said to this message.
             if self._lease.thing.unusable_reason() is None and self._lease.use_again():
                 return self._lease
             self.release()
         try:
-            self._lease = self._pool.acquire(limit, fresh=fresh)
+            self._lease = stop.upstream.pool.acquire(stop.opening_limit(limit), fresh=fresh)
         except MailbridgeError as error:
-            self.failure = error
-            raise
+            self.failure = failure = _of_one_server(error, limit, stop)
+            if failure is error:
+                raise
+            raise failure from None
         return self._lease
 
     def _send_on(
@@ -123,7 +180,7 @@ class Session:
     def _give_back(self, *, reusable: bool, reason: str = "") -> None:
         lease, self._lease = self._lease, None
         if lease is not None:
-            self._pool.release(lease, reusable=reusable, reason=reason)
+            lease.pool.release(lease, reusable=reusable, reason=reason)
 
     def release(self) -> None:
         """Give the session back to the pool."""
@@ -135,6 +192,22 @@ def _warn_of_refusals(result: SendResult) -> None:
         refused = ", ".join(f"{address}: {reply}" for address, reply in result.rejected.items())
         text = "%s accepted a message but refused some recipients: %s"
         logs.write(logger, logging.WARNING, text, result.server, refused)
+
+
+def _warn_of_failover(error: MailbridgeError, upstream: Upstream) -> None:
+    text = "%s does not have a message, so it goes to %s: %s"
+    logs.write(logger, logging.WARNING, text, error.server, upstream.name, error)
+
+
+def _of_one_server(error: MailbridgeError, limit: Deadline, stop: Stop) -> MailbridgeError:
+    """A server that took longer than it may while others are left: the send's own time is not over."""
+    if not isinstance(error, DeadlineExceeded) or error.stage is None or limit.is_over:
+        return error
+    return ConnectTimeout(
+        "No session came to be in the time that a server has while others are left to try",
+        stage=error.stage,
+        server=stop.upstream.config.server,
+    )
 
 
 def _opening_timings(connection: SMTPConnection) -> dict[str, float]:

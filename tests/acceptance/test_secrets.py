@@ -135,13 +135,22 @@ def views_of_log(caplog: pytest.LogCaptureFixture) -> Iterator[str]:
 
 
 def views_of_mailer(mailer: Mailer) -> Iterator[str]:
-    for thing in (mailer, mailer._pool, mailer.config, mailer.stats(), mailer._breaker):
+    (upstream,) = mailer._router.upstreams
+    for thing in (
+        mailer,
+        upstream,
+        upstream.pool,
+        mailer.config,
+        mailer.stats(),
+        upstream.login_breaker,
+        upstream.breaker,
+    ):
         yield from (repr(thing), str(thing))
         with suppress(TypeError):
             yield repr(vars(thing))
     if not callable(mailer.config.password):  # what a callable is pickled as is not ours
         yield from pickled(mailer.config)
-    for place in mailer._pool._here().places:
+    for place in upstream.pool._here().places:
         if place.thing is not None:
             yield from views_of_connection(place.thing)
 

@@ -1,0 +1,79 @@
+"""One server behind a mailer: its pool of sessions, and what is known against it and its credentials."""
+
+import random as _random
+import time
+from collections.abc import Callable
+
+from mailbridge.breaker import LoginBreaker
+from mailbridge.connection import SMTPConnection
+from mailbridge.net.deadline import Clock, Deadline
+from mailbridge.pool import Pool
+from mailbridge.server_breaker import ServerBreaker
+from mailbridge.server_options import ServerOptions
+from mailbridge.server_stats import ServerStats
+
+
+class Upstream:
+    """Opens sessions with one server. `before_opening` is called ahead of each new one."""
+
+    def __init__(
+        self,
+        options: ServerOptions,
+        *,
+        name: str,
+        before_opening: Callable[[], None],
+        clock: Clock = time.monotonic,
+        random: Callable[[], float] = _random.random,
+    ) -> None:
+        self.config = options.config
+        self.priority = options.priority
+        self.weight = options.weight
+        self.name = name
+        self.login_breaker = LoginBreaker(clock=clock)
+        self.breaker = ServerBreaker(clock=clock, random=random)
+        self.pool = Pool(self._open, self.config.pool, name=name, clock=clock, random=random)
+        self._before_opening = before_opening
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"<Upstream {self.name}, {self.pool!r}>"
+
+    def reset(self) -> None:
+        """It works: forget what was against it."""
+        self.breaker.reset()
+        self.login_breaker.reset()
+
+    def forget(self) -> None:
+        """In a forked child: let go of everything the parent had, without a byte."""
+        self.reset()
+        self.pool.forget()
+
+    def stats(self) -> ServerStats:
+        breaker, error = self.breaker, self.breaker.error
+        return ServerStats(
+            server=self.name,
+            priority=self.priority,
+            weight=self.weight,
+            is_open=breaker.is_open,
+            failures=breaker.failures,
+            seconds_left=breaker.seconds_left,
+            error=str(error) if error is not None else "",
+            pool=self.pool.stats(),
+        )
+
+    def _open(self, deadline: Deadline) -> SMTPConnection:
+        """What the pool calls for a new session."""
+        self._before_opening()
+        if self.config.has_credentials:
+            self.login_breaker.check()
+        connection = SMTPConnection(self.config, clock=self._clock)
+        connection.connect(deadline)
+        if not self.config.has_credentials:
+            return connection
+        try:
+            with self.login_breaker.attempt(deadline):
+                connection.login(deadline)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
