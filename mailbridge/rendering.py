@@ -146,7 +146,7 @@ def render(
     for part in message.walk():
         if part.get_content_maintype() == "multipart" and not part.get_boundary():
             part.set_boundary(token())
-    return _rendered(written(message, smtputf8=smtputf8, as_is=is_signed), is_binary=binary)
+    return _rendered(written(message, smtputf8=smtputf8, as_is=is_signed))
 
 
 def _rendered(content: bytes, *, is_binary: bool = False) -> Rendered:
