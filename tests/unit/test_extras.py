@@ -19,10 +19,12 @@ OPTIONAL = [
     "asn1crypto",
     "blinker",
     "celery",
+    "dkim",
     "django",
     "flask",
     "idna",
     "jwt",
+    "nacl",
     "oauthlib",
     "scramp",
     "socks",
@@ -57,6 +59,11 @@ def test_importing_mailbridge_loads_no_optional_library_even_where_it_is_install
             "oauth2",
             "from mailbridge import SMTPConfig\n"
             "SMTPConfig(username='u', oauth2={'provider': 'google', 'client_id': 'c', 'refresh_token': 'r'})",
+        ),
+        (
+            "dkim",
+            "from mailbridge import SMTPConfig\n"
+            "SMTPConfig(dkim={'domain': 'x.example', 'selector': 's', 'private_key': 'AAAA'})",
         ),
         ("scram", "from mailbridge import SMTPConfig\nSMTPConfig(auth='SCRAM-SHA-256')"),
         ("gssapi", "from mailbridge import SMTPConfig\nSMTPConfig(auth=['PLAIN', 'NTLM'])"),
