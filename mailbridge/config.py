@@ -203,7 +203,10 @@ _GROUPS = ("tls", "timeouts", "pool", "retry", "oauth2", "defaults", "dkim")
 
 def _parse(given: Mapping[str, Any]) -> dict[str, Any]:
     options = _named(given)
-    return _parse_one(options) if "servers" not in options else _parse_several(options)
+    if options.get("servers", ()) == ():  # what the field holds where there is one server
+        options.pop("servers", None)
+        return _parse_one(options)
+    return _parse_several(options)
 
 
 def _parse_several(options: dict[str, Any]) -> dict[str, Any]:
