@@ -3,7 +3,8 @@
     MailbridgeError (smtplib.SMTPException)
     ├─ ConfigurationError (ValueError)               cannot work; raised when built, never retried
     ├─ InvalidMessage (ValueError)
-    │  └─ InvalidAddress
+    │  ├─ InvalidAddress
+    │  └─ MessageTooLarge                            .size .limit
     ├─ ConnectFailed (ConnectionError)               no session came to be: safe to retry
     │  ├─ NameNotResolved (socket.gaierror)
     │  ├─ NobodyListens (ConnectionRefusedError)
@@ -51,6 +52,7 @@ __all__ = [
     "InvalidMessage",
     "MailbridgeError",
     "MessageRefused",
+    "MessageTooLarge",
     "NameNotResolved",
     "NobodyListens",
     "NotSupported",
@@ -168,6 +170,18 @@ class InvalidMessage(MailbridgeError, ValueError):
 
 class InvalidAddress(InvalidMessage):
     """An address that can't stand in an envelope, or would mean something else there."""
+
+
+class MessageTooLarge(InvalidMessage):
+    """The message is larger than the server's announced limit (RFC 1870); nothing of it was written.
+
+    `size` and `limit` are in bytes. With the option `disable=["size"]` the server is left to say so.
+    """
+
+    def __init__(self, message: str, *, size: int, limit: int, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.size = size
+        self.limit = limit
 
 
 class ConnectFailed(MailbridgeError, ConnectionError):
