@@ -15,7 +15,7 @@ from mailbridge.connecting import Connecting
 from mailbridge.conversation import Conversation, complete
 from mailbridge.credentials import require_safe_channel
 from mailbridge.envelope import Envelope
-from mailbridge.errors import ConnectionLost
+from mailbridge.errors import ConnectionLost, MailbridgeError
 from mailbridge.flows.closing import single
 from mailbridge.login import Login
 from mailbridge.net.deadline import NEVER, Clock, Deadline
@@ -130,11 +130,15 @@ class SMTPConnection:
         Raises `ConnectFailed` and its kinds, `ConnectionLost`, `ReplyTimeout`,
         `ProtocolViolation`, `NotSupported` (STARTTLS is required and not offered).
         """
+        began = self._clock()
         try:
             self._opening.perform(deadline)
         except BaseException as error:
-            self._fail(error)
+            self._fail(error, began)
             raise
+        address = self._conversation.stream.peername if self._conversation is not None else ""
+        version = self.tls.version if self.tls is not None else None
+        self.config.log.opened(self.id, address=address, tls=version, seconds=self._clock() - began)
 
     def login(self, deadline: Deadline = NEVER) -> None:
         """AUTH with the configured credentials; nothing where there are none.
@@ -144,16 +148,17 @@ class SMTPConnection:
         """
         if not self.config.has_credentials or self.authenticated:
             return
-        outer = sys.exception()
+        outer, began = sys.exception(), self._clock()
         try:
             may_be_clear = self._opening.is_loopback or self.config.allow_insecure_auth
             require_safe_channel(is_safe=self.secure or may_be_clear)
             self._login = Login(self._opened(), self.config, self.capabilities)
             self._login.perform(deadline)
         except BaseException as error:
-            self._fail(error)
+            self._fail(error, began)
             clear_locals(error, outer=outer)
             raise
+        self.config.log.logged_in(self.id, mechanism=self.mechanism or "", seconds=self._clock() - began)
 
     # ---- sending
 
@@ -242,8 +247,10 @@ class SMTPConnection:
             raise ConnectionLost("The session is closed", stage="connection", server=self.config.server)
         return self._conversation
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException, began: float) -> None:
         """A session that could not be opened or logged in is no session."""
         if self._conversation is not None:
             self._conversation.hang_up()
         complete(error, self.config)
+        if isinstance(error, MailbridgeError):
+            self.config.log.not_opened(self.id, error, seconds=self._clock() - began)

@@ -41,8 +41,11 @@ class Conversation:
         self.config = config
         self._clock = clock
         self._handshake: Handshake | None = None
-        log = DialogueLog(connection_id, is_on=config.debug, mask=self.wire.quotations.masked)
-        self.driver = Driver(stream, config.timeouts, log, server=config.server, clock=clock)
+        self._connection_id = connection_id
+        self._began = clock()
+        masked = self.wire.quotations.masked
+        dialogue = DialogueLog(connection_id, is_on=config.debug, log=config.log, mask=masked)
+        self.driver = Driver(stream, config.timeouts, dialogue, server=config.server, clock=clock)
 
     @property
     def is_open(self) -> bool:
@@ -102,7 +105,10 @@ class Conversation:
         """Close without a word; a TLS session is kept for the next connection."""
         if self._handshake is not None:
             self._handshake.remember_session()
+        was_open = self.is_open
         self.stream.close()
+        if was_open:
+            self.config.log.closed(self._connection_id, seconds=self._clock() - self._began)
 
     def abandon(self) -> None:
         """Let go of the socket without a byte: it belongs to the process this one was forked from."""

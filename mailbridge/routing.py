@@ -4,7 +4,6 @@ By priority, among equals by chance and weight. Chance rather than turns: a proc
 ends would always take the first turn, and workers that start together would take turns together.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -12,12 +11,9 @@ from itertools import groupby
 from math import inf
 from typing import Protocol, TypeVar
 
-from mailbridge import logs
 from mailbridge.errors import MailbridgeError
 from mailbridge.net.deadline import Deadline
 from mailbridge.upstream import Upstream
-
-logger = logging.getLogger("mailbridge")
 
 
 class Weighted(Protocol):
@@ -147,7 +143,6 @@ class Router:
         if len(self.upstreams) == 1 or upstream.breaker.is_open == was_open:
             return
         if was_open:
-            logs.write(logger, logging.INFO, "%s works again", upstream.name)
-        else:
-            text = "%s is passed over for %.0f s: %s"
-            logs.write(logger, logging.WARNING, text, upstream.name, upstream.breaker.seconds_left, outcome)
+            upstream.config.log.works_again()
+        elif outcome is not None:
+            upstream.config.log.passed_over(outcome, upstream.breaker.seconds_left)

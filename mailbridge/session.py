@@ -4,12 +4,10 @@ A stale connection is replaced once, the next server is asked if there is one an
 transient failure is tried again as `retry` says, an unknown outcome never is.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from mailbridge import logs
 from mailbridge.config import SMTPConfig
 from mailbridge.connection import SMTPConnection
 from mailbridge.envelope import Envelope
@@ -25,8 +23,6 @@ from mailbridge.routing import Router, Stop, Trail
 from mailbridge.upstream import Upstream
 
 R = TypeVar("R")
-
-logger = logging.getLogger("mailbridge")
 
 
 class Session:
@@ -48,6 +44,7 @@ class Session:
         self._random = random
         self._lease: Lease[SMTPConnection] | None = None
         self._upstream: Upstream | None = None  # where the lease is from
+        self._connection_id: str | None = None  # of the last session that was tried for this message
         #: Why no session could be had, after a send failed for that.
         self.failure: MailbridgeError | None = None
 
@@ -57,6 +54,24 @@ class Session:
         """As `Mailer.send`."""
         limit = Deadline.after(deadline, self._clock).within(self._config.timeouts.total)
         outgoing, rendered = prepared(message, envelope, self._config)
+        began, self._connection_id = self._clock(), None
+        try:
+            result = self._deliver(outgoing, rendered, limit)
+        except MailbridgeError as error:
+            self._config.log.not_sent(
+                error,
+                connection_id=self._connection_id,
+                message_id=rendered.message_id,
+                size=rendered.size,
+                recipients=len(outgoing.recipients),
+                seconds=self._clock() - began,
+            )
+            raise
+        self._config.log.sent(result, seconds=self._clock() - began)
+        return result
+
+    def _deliver(self, outgoing: Envelope, rendered: Rendered, limit: Deadline) -> SendResult:
+        """To the first server that takes it, in as many attempts as `retry` allows."""
         trail, attempt = Trail(), 1
         while True:
             try:
@@ -68,7 +83,6 @@ class Session:
                 self._pause(error, attempt, limit)
                 attempt += 1
             else:
-                _warn_of_refusals(result)
                 return replace(result, attempts=attempt, failed_servers=trail.of_others(self._upstream))
 
     def connect(self, *, deadline: float | None = None) -> bool:
@@ -91,7 +105,7 @@ class Session:
         is_any_reached = False
         for stop in self._router.tour(trail, preferred=self._upstream if self._lease is not None else None):
             if failed:
-                _warn_of_failover(failed[-1], stop.upstream)
+                self._config.log.failed_over(failed[-1], stop.upstream.name)
             self._go_to(stop.upstream)
             try:
                 result = act(stop)
@@ -124,9 +138,7 @@ class Session:
             raise error
         self.release()
         self.failure = None
-        logs.write(
-            logger, logging.WARNING, "Attempt %d failed, the next one is in %.1f s: %s", attempt, pause, error
-        )
+        self._config.log.attempt_failed(error, attempt, pause)
         self._sleep(pause)
 
     def _attempt(self, envelope: Envelope, rendered: Rendered, limit: Deadline, stop: Stop) -> SendResult:
@@ -138,9 +150,7 @@ class Session:
         except MailbridgeError as error:
             if not (lease.reused or lease.uses > 1) or not is_stale(error):
                 raise
-            logs.write(
-                logger, logging.DEBUG, "A reused session was dead, the message goes on a fresh one: %s", error
-            )
+            self._config.log.session_replaced(error, lease.thing.id)
         self._give_back(reusable=False, reason="stale")
         return self._send_on(self._borrow(limit, stop, fresh=True), envelope, rendered, limit)
 
@@ -163,7 +173,7 @@ class Session:
         self, lease: Lease[SMTPConnection], envelope: Envelope, rendered: Rendered, limit: Deadline
     ) -> SendResult:
         connection = lease.thing
-        is_first = lease.uses == 1
+        is_first, self._connection_id = lease.uses == 1, connection.id
         try:
             result = connection.send(envelope, rendered, limit)
         finally:
@@ -185,18 +195,6 @@ class Session:
     def release(self) -> None:
         """Give the session back to the pool."""
         self._give_back(reusable=self._lease is not None and self._lease.thing.is_open)
-
-
-def _warn_of_refusals(result: SendResult) -> None:
-    if result.rejected:
-        refused = ", ".join(f"{address}: {reply}" for address, reply in result.rejected.items())
-        text = "%s accepted a message but refused some recipients: %s"
-        logs.write(logger, logging.WARNING, text, result.server, refused)
-
-
-def _warn_of_failover(error: MailbridgeError, upstream: Upstream) -> None:
-    text = "%s does not have a message, so it goes to %s: %s"
-    logs.write(logger, logging.WARNING, text, error.server, upstream.name, error)
 
 
 def _of_one_server(error: MailbridgeError, limit: Deadline, stop: Stop) -> MailbridgeError:

@@ -31,7 +31,9 @@ class Upstream:
         self.name = name
         self.login_breaker = LoginBreaker(clock=clock)
         self.breaker = ServerBreaker(clock=clock, random=random)
-        self.pool = Pool(self._open, self.config.pool, name=name, clock=clock, random=random)
+        self.pool = Pool(
+            self._open, self.config.pool, name=name, log=self.config.log, clock=clock, random=random
+        )
         self._before_opening = before_opening
         self._clock = clock
 

@@ -24,7 +24,7 @@ OWN_NAMES = (
     *("url", "service", "security", "auth", "allow_insecure_auth", "oauth2", "tls", "timeouts"),
     *("local_hostname", "source_address", "family", "allow_internal_networks", "proxy", "proxy_protocol"),
     *("protocol", "pool", "rate", "retry", "pipelining", "disable", "partial", "servers", "dsn", "defaults"),
-    *("debug", "config_resolver"),
+    *("debug", "logger", "config_resolver"),
 )
 #: The options of Django's backend, in the order of its positional arguments; `fail_silently` left out.
 DJANGO_NAMES = (

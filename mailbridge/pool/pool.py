@@ -12,7 +12,6 @@ What it does not do: retry, count logins, or hold callers back after failures. W
 caller gets the error and the next in the queue the place.
 """
 
-import logging
 import os
 import random as _random
 import threading
@@ -20,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from mailbridge import logs
+from mailbridge.logs import ROOT, Log
 from mailbridge.net.deadline import NEVER, Clock, Deadline
 from mailbridge.options import PoolOptions
 from mailbridge.pool import failures
@@ -28,11 +27,8 @@ from mailbridge.pool.lease import Lease
 from mailbridge.pool.ledger import Claim, Ending, Ledger, Place, T
 from mailbridge.pool.stats import PoolStats
 from mailbridge.priorities import NORMAL_LANE
-from mailbridge.results import printable
 
 R = TypeVar("R")
-
-log = logging.getLogger("mailbridge.pool")
 
 # Things opened together must not all expire together, or the server sees a storm of reconnects.
 LIFETIME_JITTER = 0.1
@@ -52,11 +48,13 @@ class Pool(Generic[T]):
         options: PoolOptions,
         *,
         name: str = "",
+        log: Log | None = None,
         clock: Clock = time.monotonic,
         random: Callable[[], float] = _random.random,
     ) -> None:
         self.options = options
         self.name = name
+        self._log = log or Log(ROOT, name)
         self._open_thing = open_thing
         self._clock = clock
         self._random = random
@@ -251,7 +249,7 @@ class Pool(Generic[T]):
             claim.returned = True
         flaw = self._flaw(place, lease.thing) if reusable else Ending.NOT_REUSABLE
         if reason and not reusable:
-            logs.write(log, logging.DEBUG, "%s: not reusable: %s", self.name, printable(reason))
+            self._log.pooled("connection_not_reusable", "not reusable", lease.thing, reason)
         with ledger.lock:
             now = self._clock()
             ledger.size.recover(now)
@@ -293,7 +291,7 @@ class Pool(Generic[T]):
             size = ledger.size.now
         self._bury(ledger, claim)
         if is_reduced:
-            logs.write(log, logging.WARNING, "%s asks for less: at most %d connections now", self.name, size)
+            self._log.shrunk(size)
         return is_reduced
 
     def _wholly(self, ledger: Ledger[T], claim: Claim[T], act: Callable[[], R]) -> R:
@@ -342,14 +340,14 @@ class Pool(Generic[T]):
         if thing is None:
             return
         place.ending = why
-        logs.write(log, logging.DEBUG, "%s: closing a connection: %s", self.name, why.value)
+        self._log.pooled("connection_retired", "closing a connection", thing, why.value)
         try:
             thing.close()
         except BaseException as error:
             thing.abandon()
             if not isinstance(error, Exception):
                 raise
-            logs.write(log, logging.DEBUG, "%s: closing failed: %s", self.name, printable(repr(error)))
+            self._log.pooled("connection_close_failed", "closing failed", thing, repr(error))
         finally:
             with ledger.lock:
                 ledger.emptied(place, why)
@@ -366,7 +364,7 @@ class Pool(Generic[T]):
             reason = repr(error)
         if reason is None:
             return None
-        logs.write(log, logging.DEBUG, "%s: unusable: %s", self.name, printable(reason))
+        self._log.pooled("connection_unusable", "unusable", thing, reason)
         return Ending.UNUSABLE
 
 
