@@ -216,9 +216,10 @@ async def _verdicts_of_recipients(
             reply = await _verdict_of_recipient(wire, end)
             (taken if reply.is_positive else late)[address] = reply
     except MailbridgeError as error:
-        if taken:
-            error.accepted = tuple(taken)
-            error.reword(f"{error.message.rstrip('.')}; accepted before, for {', '.join(taken)}")
+        # Also those whose answers came in one piece with what went wrong.
+        error.accepted = tuple(address for address, end in ends.items() if end.is_decided and _ok(end))
+        if error.accepted:
+            error.reword(f"{error.message.rstrip('.')}; accepted before, for {', '.join(error.accepted)}")
         raise
     refused = {**rejected, **late}
     if not taken:

@@ -33,8 +33,9 @@ class Call:
 
     @property
     def is_decided(self) -> bool:
-        """Answered by a clear yes or no."""
-        return self.reply is not None and (self.reply.is_positive or self.reply.code >= 400)
+        """Answered by a clear yes or no, which a good-bye (221) is not."""
+        reply = self.reply
+        return reply is not None and reply.code != 221 and (reply.is_positive or reply.code >= 400)
 
 
 @dataclass(slots=True)

@@ -88,6 +88,18 @@ def test_parameters_stand_behind_the_sender() -> None:
     Dialogue(text).run(delivery(pipelining(), wanted))
 
 
+def test_parameters_of_recipients_stand_behind_them() -> None:
+    wanted = Transaction(
+        sender="me@x.example",
+        recipients=[A, B],
+        mail_parameters=[],
+        recipient_parameters={B: ["NOTIFY=NEVER", "ORCPT=rfc822;b@y.example"]},
+        content=b"Hi\r\n",
+    )
+    text = ACCEPTED.replace(f"<{B}>", f"<{B}> NOTIFY=NEVER ORCPT=rfc822;b@y.example")
+    Dialogue(text).run(delivery(pipelining(), wanted))
+
+
 def test_a_failed_transaction_before_is_reset_in_the_same_flight() -> None:
     text = ACCEPTED.replace("C: MAIL", "C: RSET\n    C: MAIL", 1).replace(
         "S: 250 ok", "S: 250 reset\n    S: 250 ok", 1
@@ -285,6 +297,7 @@ def test_ends_before_the_dot(
         ("S: 451 later", MessageRefused, "final", False),
         ("S: 554 spam", MessageRefused, "final", False),
         ("S: 421 bye", ConnectionLost, "final", False),
+        ("S: 221 bye", ConnectionLost, "final", True),
         ("S: <eof>", ConnectionLost, "final", True),
         ("S: 250-ok\nS: <eof>", ConnectionLost, "final", True),
         ("S: 2500 ok", ProtocolViolation, "final", True),
