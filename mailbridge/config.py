@@ -21,6 +21,7 @@ from mailbridge.endpoint import (
     parse_way,
 )
 from mailbridge.errors import ConfigurationError
+from mailbridge.extensions import DSN
 from mailbridge.libraries import load_libraries
 from mailbridge.login_options import parse_credentials
 from mailbridge.logs import ROOT, Log, parse_logger
@@ -37,6 +38,7 @@ from mailbridge.options import (
     as_words,
     build_group,
     invalid,
+    parse_dsn,
     parse_pool,
     parse_retry,
     parse_timeouts,
@@ -60,7 +62,6 @@ Family = Literal["any", "ipv4", "ipv6"]
 # Names of the vocabulary whose machinery is not in this release: refused, never ignored.
 NOT_YET = {
     "rate": "limit the rate where messages are made",
-    "dsn": "leave it out",
 }
 
 
@@ -94,6 +95,7 @@ class Options(TypedDict, total=False):
     partial: Literal["deliver", "all-or-none"] | None
     defaults: MessageDefaults | Mapping[str, Any] | None
     dkim: DKIMOptions | Mapping[str, Any] | list[Any] | tuple[Any, ...] | None
+    dsn: DSN | Mapping[str, Any] | None
     debug: bool | None
     logger: str | logging.Logger | None
     servers: list[Any] | tuple[Any, ...] | None
@@ -133,6 +135,7 @@ class SMTPConfig:
     partial: Literal["deliver", "all-or-none"]
     defaults: MessageDefaults
     dkim: tuple[DKIMOptions, ...]
+    dsn: DSN | None
     debug: bool
     logger: str
     service: Service | None
@@ -198,7 +201,7 @@ class SMTPConfig:
 
 
 KNOWN = sorted({*Options.__annotations__, *NOT_YET})
-_GROUPS = ("tls", "timeouts", "pool", "retry", "oauth2", "defaults", "dkim")
+_GROUPS = ("tls", "timeouts", "pool", "retry", "oauth2", "defaults", "dkim", "dsn")
 
 
 def _parse(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,6 +251,7 @@ def _parse_one(given: dict[str, Any]) -> dict[str, Any]:
         "disable": _disable(options.get("disable", ())),
         "defaults": build_group(MessageDefaults, "defaults", options.get("defaults", {})),
         "dkim": parse_dkim(options.get("dkim", ())),
+        "dsn": parse_dsn(options.get("dsn")),
         "partial": as_choice("partial", options.get("partial", "deliver"), ("deliver", "all-or-none")),
         "servers": (),
     }

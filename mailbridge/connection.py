@@ -240,6 +240,8 @@ class SMTPConnection:
 
     def unusable_reason(self) -> str | None:
         """Why this session can't be used again; None if it can. A look that costs no round trip."""
+        if self._sending is not None and self._sending.is_worn:
+            return "worn: the server takes no further message on it"
         return self._conversation.unusable_reason() if self._conversation is not None else "closed"
 
     def _opened(self) -> Conversation:

@@ -10,7 +10,8 @@ from difflib import get_close_matches
 from math import isfinite
 from typing import Literal, TypeVar
 
-from mailbridge.errors import ConfigurationError
+from mailbridge.errors import ConfigurationError, InvalidMessage
+from mailbridge.extensions import DSN
 from mailbridge.secret import Secret
 
 TLSVersion = Literal["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
@@ -254,6 +255,19 @@ def parse_pool(value: object) -> PoolOptions:
     if isinstance(value, (bool, str)):
         return PoolOptions(enabled=as_switch("pool", value))
     return build_group(PoolOptions, "pool", value)
+
+
+def parse_dsn(value: object) -> DSN | None:
+    """The reports for messages that do not say it themselves; None if there are to be none."""
+    if value is None:
+        return None
+    try:
+        dsn = DSN.of(value)
+    except InvalidMessage as error:
+        raise ConfigurationError(f"Option 'dsn': {error.message}", stage="config", hint=error.hint) from None
+    if dsn.orcpt is not None:
+        raise invalid("dsn", "can't name an orcpt, which is of one recipient")
+    return dsn or None
 
 
 def parse_retry(value: object) -> RetryOptions:

@@ -3,18 +3,25 @@
 Neither opens nor closes the session, and tries nothing again that may have been accepted.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mailbridge.config import SMTPConfig
 from mailbridge.conversation import Conversation
 from mailbridge.envelope import Envelope
-from mailbridge.errors import MailbridgeError, Refused
+from mailbridge.errors import ConnectionLost, InvalidMessage, MailbridgeError, RecipientsRefused, Refused
 from mailbridge.flows.content import Progress
 from mailbridge.flows.delivery import Delivered, Transaction, delivery
 from mailbridge.net.deadline import Deadline
 from mailbridge.protocol.capabilities import Capabilities
 from mailbridge.rendering import Rendered
-from mailbridge.transactions import is_one_too_many, mail_parameters
+from mailbridge.results import Reply
+from mailbridge.transactions import (
+    is_one_too_many,
+    mail_parameters,
+    recipient_groups,
+    recipient_parameters,
+)
 
 
 class Sending:
@@ -25,17 +32,24 @@ class Sending:
         self._talk = talk
         self._config = config
         self._capabilities = capabilities
+        self._transactions = 0
 
     def send(
         self, envelope: Envelope, rendered: Rendered, deadline: Deadline, progress: Progress | None = None
     ) -> tuple[Delivered, Rendered]:
         """What came of it, and the message as this server took it. Raises as `SMTPConnection.send`."""
-        rendered, parameters = mail_parameters(envelope, rendered, self._capabilities)
-        all_or_none = self._config.partial == "all-or-none"
+        tls, all_or_none = self._talk.stream.tls, self._config.partial == "all-or-none"
+        envelope = envelope.with_default_dsn(self._config.dsn)
+        rendered, parameters = mail_parameters(
+            envelope, rendered, self._capabilities, is_verified=tls is not None and tls.verified
+        )
+        groups = recipient_groups(envelope, self._capabilities, all_or_none=all_or_none)
+        self._require_room(len(groups))
         transaction = Transaction(
             sender=envelope.sender,
             recipients=envelope.recipients,
             mail_parameters=parameters,
+            recipient_parameters=recipient_parameters(envelope, self._capabilities),
             content=rendered.content,
             all_or_none=all_or_none,
             # With DATA, all-or-none takes a round trip more: it has to wait for the recipients first.
@@ -43,7 +57,72 @@ class Sending:
             lmtp=self._config.protocol == "lmtp",
             progress=progress,
         )
-        return self._deliver_all(transaction, deadline), rendered
+        return self._deliver_groups(transaction, groups, deadline), rendered
+
+    @property
+    def is_worn(self) -> bool:
+        """Whether the server takes no further transaction on this session (RFC 9422 section 4.1)."""
+        return self._transactions >= self._capabilities.limits.get("MAILMAX", self._transactions + 1)
+
+    def _require_room(self, transactions: int) -> None:
+        most = self._capabilities.limits.get("MAILMAX")
+        if most is None or self._transactions + transactions <= most:
+            return
+        if transactions > most:
+            raise InvalidMessage(
+                f"The message needs {transactions} transactions, and the server takes {most} on a session",
+                stage="mail_from",
+                hint="Send to fewer recipients at once.",
+            )
+        # Nothing was said, and a fresh session has room.
+        self._talk.close()
+        raise ConnectionLost(
+            f"The server takes {most} transactions on a session",
+            stage="mail_from",
+            server=self._config.server,
+        )
+
+    def _deliver_groups(
+        self, transaction: Transaction, groups: Sequence[tuple[str, ...]], deadline: Deadline
+    ) -> Delivered:
+        """One transaction for each group, as LIMITS (RFC 9422) wants it; usually there is one group.
+
+        Groups stand for themselves: if some recipients have the message, what becomes of the others
+        is told, and raised only if it is unknown.
+        """
+        if len(groups) == 1:
+            return self._deliver_all(transaction, deadline)
+        done = Delivered((), {}, Reply(0))
+        for group in groups:
+            done = _joined(done, self._deliver_group(replace(transaction, recipients=group), done, deadline))
+        if not done.accepted:
+            names, server = ", ".join(done.rejected), self._config.server
+            raise RecipientsRefused(
+                f"Every recipient was refused: {names}",
+                rejected=done.rejected,
+                stage="rcpt_to",
+                server=server,
+            )
+        return done
+
+    def _deliver_group(self, transaction: Transaction, done: Delivered, deadline: Deadline) -> Delivered:
+        """One of several; after `done`, whose recipients have the message."""
+        try:
+            if not self._talk.is_open:
+                raise ConnectionLost("The session ended before this recipient's turn", stage="mail_from")
+            return self._deliver_all(transaction, deadline)
+        except RecipientsRefused as error:
+            return Delivered((), error.rejected, done.response)
+        except MailbridgeError as error:
+            if error.outcome_unknown or not done.accepted:
+                _add_accepted(error, done.accepted)
+                raise
+            reply = error.reply or Reply(451, (f"4.4.2 {error.message}",), (4, 4, 2))
+            return Delivered((), dict.fromkeys(transaction.recipients, reply), done.response)
+        except BaseException as interrupt:
+            if done.accepted:
+                interrupt.outcome_unknown = True  # type: ignore[attr-defined]  # it can't carry a result
+            raise
 
     def _deliver_all(self, transaction: Transaction, deadline: Deadline) -> Delivered:
         done = self._deliver(transaction, deadline)
@@ -51,6 +130,8 @@ class Sending:
         while rest := [
             a for a, reply in done.rejected.items() if a not in done.late and is_one_too_many(reply, taken)
         ]:
+            if self.is_worn:
+                break
             more = self._deliver_rest(replace(transaction, recipients=rest), done, deadline)
             if more is None:
                 break
@@ -71,8 +152,7 @@ class Sending:
         except MailbridgeError as error:
             if not error.outcome_unknown:
                 return None
-            error.accepted = done.accepted + error.accepted
-            error.reword(f"{error.message.rstrip('.')}; accepted before, for {', '.join(done.accepted)}")
+            _add_accepted(error, done.accepted)
             raise
         except BaseException as interrupt:
             interrupt.outcome_unknown = True  # type: ignore[attr-defined]  # it can't carry a result
@@ -80,6 +160,7 @@ class Sending:
 
     def _deliver(self, transaction: Transaction, deadline: Deadline) -> Delivered:
         transaction = replace(transaction, resets_first=self.needs_reset)
+        self._transactions += 1
         try:
             delivered = self._talk.run(delivery(self._talk.wire, transaction), deadline)
         except Refused:
@@ -87,3 +168,16 @@ class Sending:
             raise
         self.needs_reset = False
         return delivered
+
+
+def _joined(done: Delivered, more: Delivered) -> Delivered:
+    response = done.response if done.accepted else more.response
+    rejected = {**done.rejected, **more.rejected}
+    return Delivered(done.accepted + more.accepted, rejected, response, done.late | more.late)
+
+
+def _add_accepted(error: MailbridgeError, accepted: tuple[str, ...]) -> None:
+    """Have `error` tell who has the message already."""
+    if accepted:
+        error.accepted = accepted + error.accepted
+        error.reword(f"{error.message.rstrip('.')}; accepted before, for {', '.join(accepted)}")
