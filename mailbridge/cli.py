@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from mailbridge import (
     ConfigurationError,
@@ -144,10 +144,10 @@ def _send(config: SMTPConfig, options: argparse.Namespace) -> int:
     return 1 if result.rejected else 0
 
 
-def _message(options: argparse.Namespace) -> tuple[Message | bytes, Envelope]:
+def _message(options: argparse.Namespace) -> tuple[Message | Path | BinaryIO, Envelope]:
     envelope = Envelope(options.mail_from, options.to)
     if options.raw is not None:
-        return _read(options.raw), envelope
+        return sys.stdin.buffer if options.raw == "-" else Path(options.raw), envelope
     text = options.text if options.file is None else _read(options.file).decode()
     message = Message(subject=options.subject, sender=options.mail_from, to=options.to, text=text or "")
     if options.html is not None:

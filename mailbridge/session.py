@@ -67,6 +67,9 @@ class Session:
                 seconds=self._clock() - began,
             )
             raise
+        finally:
+            if rendered is not message:
+                rendered.close()
         self._config.log.sent(result, seconds=self._clock() - began)
         return result
 

@@ -126,6 +126,29 @@ def test_send_a_whole_message_as_it_is(capsys: pytest.CaptureFixture[str], tmp_p
         assert server.messages[0].content == b"Subject: raw\r\n\r\n.dot\r\n"
 
 
+def test_send_a_whole_message_from_standard_input(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = b"Subject: raw\n\n" + b".text\n" * 300_000
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    with ScriptedServer() as server:
+        code, out, _ = run(capsys, "send", url(server), *ADDRESSES, "--raw", "-")
+        assert server.messages[0].content == data.replace(b"\n", b"\r\n")
+    assert code == 0
+    assert "took 2100016 bytes" in out
+
+
+@pytest.mark.parametrize(("name", "why"), [("none.eml", "No such file"), ("nul.eml", "a NUL")])
+def test_a_whole_message_that_can_not_be_sent(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, why: str
+) -> None:
+    (tmp_path / "nul.eml").write_bytes(b"Subject: raw\n\n\0\n")
+    with ScriptedServer() as server:
+        code, _, err = run(capsys, "send", url(server), *ADDRESSES, "--raw", str(tmp_path / name))
+        assert (code, len(server.messages)) == (2, 0)
+    assert why in err
+
+
 def test_send_reads_standard_input(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
