@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         PoolTimeout,
         ProtocolViolation,
         ProxyFailed,
+        RateUnavailable,
         RecipientsRefused,
         Refused,
         ReplyTimeout,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from mailbridge.options import PoolOptions, RetryOptions, Timeouts, TLSOptions
     from mailbridge.pool import PoolStats
     from mailbridge.proxies import ProxyURL, register_proxy
+    from mailbridge.rate_options import RateLimiter, RateOptions
     from mailbridge.registry import close_all, mailer_for
     from mailbridge.rendering import Rendered, render
     from mailbridge.results import Reply, SendResult, Stage, VerifyReport
@@ -73,6 +75,7 @@ _HOMES = {
     "options": ("PoolOptions", "RetryOptions", "TLSOptions", "Timeouts"),
     "pool": ("PoolStats",),
     "proxies": ("ProxyURL", "register_proxy"),
+    "rate_options": ("RateLimiter", "RateOptions"),
     "registry": ("close_all", "mailer_for"),
     "rendering": ("Rendered", "render"),
     "results": ("Reply", "SendResult", "Stage", "VerifyReport"),
@@ -117,6 +120,9 @@ __all__ = [
     "ProtocolViolation",
     "ProxyFailed",
     "ProxyURL",
+    "RateLimiter",
+    "RateOptions",
+    "RateUnavailable",
     "RecipientsRefused",
     "Recipient",
     "Refused",

@@ -20,7 +20,6 @@ from mailbridge.endpoint import (
     parse_source_address,
     parse_way,
 )
-from mailbridge.errors import ConfigurationError
 from mailbridge.extensions import DSN
 from mailbridge.libraries import load_libraries
 from mailbridge.login_options import parse_credentials
@@ -45,6 +44,7 @@ from mailbridge.options import (
     unknown_option,
 )
 from mailbridge.proxies import ProxyURL
+from mailbridge.rate_options import RateLimiter, RateOptions, parse_rate
 from mailbridge.secret import Secret, clear_locals
 from mailbridge.server_options import (
     OF_THE_MAILER,
@@ -58,11 +58,6 @@ from mailbridge.urls import options_of_url
 
 Security = Literal["tls", "starttls", "opportunistic", "none"]
 Family = Literal["any", "ipv4", "ipv6"]
-
-# Names of the vocabulary whose machinery is not in this release: refused, never ignored.
-NOT_YET = {
-    "rate": "limit the rate where messages are made",
-}
 
 
 class Options(TypedDict, total=False):
@@ -87,6 +82,7 @@ class Options(TypedDict, total=False):
     family: Family | None
     allow_internal_networks: bool | None
     pool: PoolOptions | Mapping[str, Any] | bool | None
+    rate: RateOptions | Mapping[str, Any] | RateLimiter | str | None
     retry: RetryOptions | Mapping[str, Any] | int | None
     proxy: str | Secret | Mapping[str, Any] | list[Any] | tuple[Any, ...] | None
     proxy_protocol: Literal[1, 2] | None
@@ -129,6 +125,7 @@ class SMTPConfig:
     proxy: tuple[ProxyURL, ...]
     proxy_protocol: Literal[1, 2] | None
     pool: PoolOptions
+    rate: RateOptions | RateLimiter | None
     retry: RetryOptions
     pipelining: Literal["auto", "off"]
     disable: tuple[str, ...]
@@ -200,8 +197,8 @@ class SMTPConfig:
         return self.username is not None or may_lack_password(self.auth)
 
 
-KNOWN = sorted({*Options.__annotations__, *NOT_YET})
-_GROUPS = ("tls", "timeouts", "pool", "retry", "oauth2", "defaults", "dkim", "dsn")
+KNOWN = sorted(Options.__annotations__)
+_GROUPS = ("tls", "timeouts", "pool", "rate", "retry", "oauth2", "defaults", "dkim", "dsn")
 
 
 def _parse(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,6 +243,7 @@ def _parse_one(given: dict[str, Any]) -> dict[str, Any]:
         "local_hostname": parse_local_hostname(options.get("local_hostname")),
         "family": as_choice("family", options.get("family", "any"), ("any", "ipv4", "ipv6")),
         "pool": parse_pool(options.get("pool", {})),
+        "rate": parse_rate(options.get("rate")),
         "retry": parse_retry(options.get("retry", {})),
         "pipelining": _pipelining(options.get("pipelining", "auto")),
         "disable": _disable(options.get("disable", ())),
@@ -282,15 +280,9 @@ def _parse_one(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named(given: Mapping[str, Any]) -> dict[str, Any]:
-    for name, value in given.items():
+    for name in given:
         if name not in KNOWN:
             raise unknown_option(name, KNOWN)
-        if name in NOT_YET and value is not None:
-            raise ConfigurationError(
-                f"Option {name!r} is not available yet in this release",
-                stage="config",
-                hint=f"{NOT_YET[name].capitalize()}.",
-            )
     return {name: value for name, value in given.items() if value is not None}
 
 

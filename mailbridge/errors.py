@@ -26,6 +26,7 @@
     │  └─ MessageRefused (smtplib.SMTPDataError)
     ├─ PoolTimeout (TimeoutError)
     ├─ PoolClosed
+    ├─ RateUnavailable                               a shared rate limiter failed; nothing was sent
     └─ DeadlineExceeded (TimeoutError)
 
 All of them are `OSError`, as smtplib's are. Every error can be pickled; none holds a secret.
@@ -60,6 +61,7 @@ __all__ = [
     "PoolTimeout",
     "ProtocolViolation",
     "ProxyFailed",
+    "RateUnavailable",
     "RecipientsRefused",
     "Refused",
     "ReplyTimeout",
@@ -335,6 +337,17 @@ class PoolTimeout(MailbridgeError, TimeoutError):
 
 class PoolClosed(MailbridgeError):
     """The mailer was closed; nothing is sent any more."""
+
+
+class RateUnavailable(MailbridgeError):
+    """The rate limiter failed, or gave no number of seconds. Nothing was sent, since it might be too much.
+
+    Transient where it failed: a shared one may be back in a moment.
+    """
+
+    def __init__(self, message: str, *, is_transient: bool = True, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.transient = is_transient
 
 
 class DeadlineExceeded(MailbridgeError, TimeoutError):

@@ -18,9 +18,11 @@ from mailbridge.errors import (
     ConnectionLost,
     DeadlineExceeded,
     MailbridgeError,
+    MessageTooLarge,
     NotSupported,
     PoolTimeout,
     ProtocolViolation,
+    RateUnavailable,
     RecipientsRefused,
     Refused,
 )
@@ -49,7 +51,9 @@ class Judgement:
 def judge(error: MailbridgeError) -> Judgement:
     """What follows from an error of one server."""
     judgement = _judge(error)
-    return Judgement(False, judgement.health) if error.outcome_unknown else judgement
+    if error.outcome_unknown or error.accepted:  # somebody has it, or may have it
+        return Judgement(False, judgement.health)
+    return judgement
 
 
 def _judge(error: MailbridgeError) -> Judgement:
@@ -60,10 +64,13 @@ def _judge(error: MailbridgeError) -> Judgement:
             # No STARTTLS or no AUTH is a fault of the server; SMTPUTF8 is the need of one message.
             is_for_all = error.stage in _OPENING
             return Judgement(True, Health.FAILING if is_for_all else Health.WELL)
+        case MessageTooLarge():
+            return Judgement(True, Health.WELL)  # servers differ in how much they take
         case ConnectFailed() | AuthenticationFailed() | ConnectionLost() | ProtocolViolation():
             return Judgement(True, Health.FAILING)
-        case PoolTimeout():
-            # Every connection that we allow ourselves is busy, which may well mean that the server is well.
+        case PoolTimeout() | RateUnavailable():
+            # Every connection that we allow ourselves is busy, which may well mean that the server is well;
+            # or nobody could say whether this server may have one more.
             return Judgement(True, Health.UNKNOWN)
         case DeadlineExceeded():
             # Its own share of the time, since with the time of the send all is over. In the queue, before

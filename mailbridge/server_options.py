@@ -20,7 +20,7 @@ Build = Callable[[object], "SMTPConfig"]
 # Each server names these for itself: a password that was meant for one must not go to another.
 OF_ONE_SERVER = ("url", "service", "host", "port", "username", "password", "oauth2")
 # These are about a send as a whole, whichever servers it tries.
-OF_THE_MAILER = ("servers", "retry", "rate", "defaults", "dkim")
+OF_THE_MAILER = ("servers", "retry", "defaults", "dkim")
 # What the shorthand `timeout` stands for.
 _STAGES = ("connect", "greeting", "command", "data", "final")
 _OWN_NAMES = ("priority", "weight", "config")

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from mailbridge import DSN, ConfigurationError, SMTPConfig
-from mailbridge.config import NOT_YET
 from mailbridge.options import PoolOptions, RetryOptions, Timeouts, TLSOptions
 from mailbridge.secret import Secret
 
@@ -104,13 +103,6 @@ def test_what_cannot_work_is_refused_with_a_sentence(options: dict[str, object],
     with pytest.raises(ConfigurationError, match=problem) as caught:
         SMTPConfig.from_mapping(options)
     assert caught.value.stage == "config"
-
-
-@pytest.mark.parametrize("name", sorted(NOT_YET))
-def test_options_without_their_machinery_are_refused_not_ignored(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="not available yet"):
-        SMTPConfig.from_mapping({name: "x"})
-    assert SMTPConfig.from_mapping({name: None}) == SMTPConfig()
 
 
 def test_none_means_not_given() -> None:

@@ -19,6 +19,7 @@ from mailbridge.defaults import MessageDefaults
 from mailbridge.dkim_options import DKIMOptions
 from mailbridge.oauth2_options import OAuth2Options
 from mailbridge.options import PoolOptions, RetryOptions, Timeouts, TLSOptions
+from mailbridge.rate_options import RateOptions
 from mailbridge.results import STAGE_NAMES
 
 ROOT = Path(__file__).parent.parent.parent
@@ -28,6 +29,7 @@ GROUPS = {
     "tls": TLSOptions,
     "timeouts": Timeouts,
     "pool": PoolOptions,
+    "rate": RateOptions,
     "retry": RetryOptions,
     "oauth2": OAuth2Options,
     "defaults": MessageDefaults,
@@ -74,13 +76,6 @@ def examples() -> list[tuple[str, str]]:
 @pytest.mark.parametrize("name", [name for name in config.KNOWN if name not in GROUPS])
 def test_every_option_is_described(name: str) -> None:
     assert name in rows(OPTIONS)
-
-
-@pytest.mark.parametrize("name", sorted(config.NOT_YET))
-def test_what_is_not_available_stands_where_it_says_so(name: str) -> None:
-    available, _, later = OPTIONS.partition("## Not available yet")
-    assert name in rows(later.partition("\n## ")[0])
-    assert name not in rows(available)
 
 
 @pytest.mark.parametrize(("name", "default"), group_fields())

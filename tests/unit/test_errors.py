@@ -72,6 +72,7 @@ CAUGHT_BY: dict[type[MailbridgeError], tuple[type[BaseException], ...]] = {
     MessageRefused: (Refused, smtplib.SMTPDataError),
     PoolTimeout: (TimeoutError,),
     PoolClosed: (),
+    errors.RateUnavailable: (),
     DeadlineExceeded: (TimeoutError,),
 }
 TRANSIENT = {
@@ -85,6 +86,7 @@ TRANSIENT = {
     ReplyTimeout,
     ProtocolViolation,
     PoolTimeout,
+    errors.RateUnavailable,
     DeadlineExceeded,
 }
 
