@@ -70,10 +70,16 @@ class Stop:
 
     def opening_limit(self, limit: Deadline) -> Deadline:
         """When its session must be open: not so late that the others have no time left."""
-        left = limit.remaining
-        share = inf if left is None else left / (self.others + 1)
-        seconds = min(self.patience, share)
+        seconds = min(self.patience, self._share(limit))
         return limit if seconds == inf else limit.within(seconds)
+
+    def sending_limit(self, limit: Deadline) -> Deadline:
+        """The time for a message. Its content, and the answer to that, can't be cut short to no harm."""
+        return limit.with_commands_within(self._share(limit)) if self.others else limit
+
+    def _share(self, limit: Deadline) -> float:
+        left = limit.remaining
+        return inf if left is None or not self.others else left / (self.others + 1)
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from math import inf
 
-from mailbridge.errors import MailbridgeError
+from mailbridge.errors import DeadlineExceeded, MailbridgeError
 from mailbridge.failover import Health, judge
 from mailbridge.net.deadline import Clock
 
@@ -124,7 +124,7 @@ class ServerBreaker:
             here.failures += 1
             here.error = kept
             if not here.cooldown:
-                if here.failures < FAILURES_TO_OPEN and not isinstance(error, TimeoutError):
+                if here.failures < FAILURES_TO_OPEN and not _was_waited_for(error):
                     return
                 here.cooldown = FIRST_COOLDOWN
             elif here.is_probed:
@@ -133,3 +133,8 @@ class ServerBreaker:
                 return  # began before it opened, or had nowhere else to go: says nothing new
             here.is_probed = False
             here.due_at = self._clock() + here.cooldown * (1 - JITTER * self._random())
+
+
+def _was_waited_for(error: MailbridgeError) -> bool:
+    """Whether the server used up a time limit of its own. That of the send may have been too short for any."""
+    return isinstance(error, TimeoutError) and not isinstance(error, DeadlineExceeded)

@@ -122,6 +122,7 @@ class Session:
                     break
             else:
                 self._router.note(stop.upstream, None)
+                self.failure = None
                 return result
         else:
             final = next((error for error in reversed(failed) if error.is_transient), failed[-1])
@@ -149,13 +150,14 @@ class Session:
         limit = limit.within(stop.upstream.config.timeouts.total)
         lease = self._borrow(limit, stop)
         try:
-            return self._send_on(lease, envelope, rendered, limit)
+            return self._send_on(lease, envelope, rendered, stop.sending_limit(limit))
         except MailbridgeError as error:
             if not (lease.reused or lease.uses > 1) or not is_stale(error):
                 raise
             self._config.log.session_replaced(error, lease.thing.id)
         self._give_back(reusable=False, reason="stale")
-        return self._send_on(self._borrow(limit, stop, fresh=True), envelope, rendered, limit)
+        lease = self._borrow(limit, stop, fresh=True)
+        return self._send_on(lease, envelope, rendered, stop.sending_limit(limit))
 
     def _borrow(self, limit: Deadline, stop: Stop, *, fresh: bool = False) -> Lease[SMTPConnection]:
         if self._lease is not None:

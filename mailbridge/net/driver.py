@@ -47,6 +47,7 @@ class Driver:
         self._whole = NEVER
         self._period = NEVER
         self._is_waited_for = True
+        self._has_written_content = False
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -69,7 +70,7 @@ class Driver:
         Raises what the flow raises; `ReplyTimeout` when a step's time limit is over,
         `DeadlineExceeded` when `deadline` is.
         """
-        self._whole = deadline
+        self._whole, self._has_written_content = deadline, False
         try:
             step = flow.send(None)
             while True:
@@ -112,7 +113,8 @@ class Driver:
 
     def _limit(self, limit: Limit) -> Deadline:
         seconds: float | None = getattr(self._timeouts, limit)
-        return self._whole.within(seconds)
+        deadline = self._whole.within(seconds)
+        return deadline if self._has_written_content else deadline.before_content
 
     def _transfer(self, step: Transfer) -> bytes:
         if step.is_new:
@@ -159,6 +161,7 @@ class Driver:
         return data
 
     def _write_content(self, step: WriteContent) -> int:
+        self._has_written_content = True
         if step.is_new:
             self._period = self._limit("data")
         self._is_waited_for = True
