@@ -1,14 +1,19 @@
 """What a mailer logs: one line for each event, its fields, whose logger it is on, and what no line shows."""
 
+import ast
 import json
 import logging
 import pickle
+import re
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mailbridge import ConfigurationError, Envelope, Mailer, MailbridgeError, SMTPConfig
+import mailbridge
+from mailbridge import ConfigurationError, Envelope, MailbridgeError, Mailer, SMTPConfig
 from mailbridge.logs import Log, parse_logger
 from mailbridge.testing import Fault, ScriptedServer
 
@@ -65,6 +70,12 @@ def envelope(*recipients: str) -> Envelope:
     return Envelope("ann@x.example", recipients or ("bob@y.example",))
 
 
+def send(server: ScriptedServer, *recipients: str, **options: Any) -> None:
+    """One message, whatever becomes of it."""
+    with mailer_for(server, **options) as mailer, suppress(MailbridgeError):
+        mailer.send(BODY, envelope=envelope(*recipients))
+
+
 def test_a_message_that_is_sent(lines: Lines) -> None:
     with ScriptedServer(users={"u": "hunter2"}) as server:
         with mailer_for(server, username="u", password="hunter2") as mailer:
@@ -106,8 +117,7 @@ def test_the_second_message_on_a_connection(lines: Lines) -> None:
 
 def test_a_message_that_is_refused(lines: Lines) -> None:
     with ScriptedServer(rcpt_replies={"bob@y.example": "550 5.1.1 <bob@y.example> is unknown"}) as server:
-        with mailer_for(server) as mailer, pytest.raises(MailbridgeError):
-            mailer.send(BODY, envelope=envelope())
+        send(server)
     line = lines.one("message_not_sent")
     expected = {
         "level": "INFO",
@@ -127,8 +137,7 @@ def test_a_message_that_is_refused(lines: Lines) -> None:
 
 def test_a_message_that_may_have_been_taken_is_a_warning(lines: Lines) -> None:
     with ScriptedServer(faults=[Fault("final", "close")]) as server:
-        with mailer_for(server) as mailer, pytest.raises(MailbridgeError):
-            mailer.send(BODY, envelope=envelope())
+        send(server)
     line = lines.one("message_in_doubt")
     assert (line["level"], line["error"], line["message_id"]) == (
         "WARNING",
@@ -140,8 +149,7 @@ def test_a_message_that_may_have_been_taken_is_a_warning(lines: Lines) -> None:
 
 def test_a_recipient_that_is_refused_while_others_are_not(lines: Lines) -> None:
     with ScriptedServer(rcpt_replies={"eve@y.example": "550 5.1.1 who?"}) as server:
-        with mailer_for(server) as mailer:
-            mailer.send(BODY, envelope=envelope("bob@y.example", "eve@y.example"))
+        send(server, "bob@y.example", "eve@y.example")
     line = lines.one("recipients_refused")
     assert (line["level"], line["recipients"], line["rejected"]) == ("WARNING", 1, 1)
     assert "eve@y.example: 550 5.1.1 who?" in line["message"]
@@ -151,8 +159,7 @@ def test_a_recipient_that_is_refused_while_others_are_not(lines: Lines) -> None:
 
 def test_a_login_that_is_refused(lines: Lines) -> None:
     with ScriptedServer(users={"u": "other"}) as server:
-        with mailer_for(server, username="u", password="hunter2") as mailer, pytest.raises(MailbridgeError):
-            mailer.send(BODY, envelope=envelope())
+        send(server, username="u", password="hunter2")
     failed = lines.one("connection_failed")
     assert (failed["level"], failed["stage"], failed["error"]) == ("INFO", "auth", "AuthenticationFailed")
     assert failed["connection_id"] == lines.one("connection_opened")["connection_id"]
@@ -176,8 +183,7 @@ def test_nobody_there(lines: Lines) -> None:
 def test_attempts(lines: Lines) -> None:
     fault = Fault("mail", "reply", reply="451 4.3.0 later")
     with ScriptedServer(faults=[fault]) as server:
-        with mailer_for(server, retry={"attempts": 2, "first_delay": 0.001}) as mailer:
-            mailer.send(BODY, envelope=envelope())
+        send(server, retry={"attempts": 2, "first_delay": 0.001})
     failed = lines.one("attempt_failed")
     assert (failed["level"], failed["attempts"], failed["code"], failed["stage"]) == (
         "WARNING",
@@ -218,9 +224,8 @@ def test_a_logger_of_one_s_own(given: Any, lines: Lines) -> None:
 
 def test_two_mailers_with_loggers_of_their_own(lines: Lines) -> None:
     with ScriptedServer() as server:
-        with mailer_for(server, logger="news") as news, mailer_for(server, logger="shop") as shop:
-            news.send(BODY, envelope=envelope())
-            shop.send(BODY, envelope=envelope())
+        send(server, logger="news")
+        send(server, logger="shop")
     assert [line["logger"] for line in lines.of("message_sent")] == ["news", "shop"]
 
 
@@ -264,11 +269,8 @@ FAILURES = {
 @pytest.mark.parametrize("what", FAILURES)
 def test_no_address_and_no_words_of_the_server_at_info(what: str, lines: Lines) -> None:
     """Whoever keeps a transaction log keeps no personal data with it."""
-    with ScriptedServer(**FAILURES[what]) as server, mailer_for(server, debug=True) as mailer:
-        try:
-            mailer.send(BODY, envelope=envelope())
-        except MailbridgeError:
-            assert what != "sent"
+    with ScriptedServer(**FAILURES[what]) as server:
+        send(server, debug=True)
     kept = json.dumps([line for line in lines.all if line["level"] != "DEBUG"])
     assert "message_" in kept
     for private in ("bob", "ann", "to us", "Private", "business"):
@@ -282,11 +284,59 @@ def test_the_content_is_in_no_line_at_all(lines: Lines) -> None:
     assert "business" not in json.dumps(lines.all)
 
 
+def test_nobody_else_writes() -> None:
+    """One place knows all lines, so that each has its action and fields, and none has what it must not."""
+    package = Path(mailbridge.__file__).parent
+    writers = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if re.search(r"getLogger|import logging|logs\.write", path.read_text("utf-8"))
+    }
+    # The command line shows the dialogue; a configuration takes a Logger for its name.
+    assert writers - {"logs.py", "cli.py", "config.py"} == set()
+
+
+def documented(heading: str) -> list[list[str]]:
+    """The rows of the table under a heading of docs/logging.md, cell by cell."""
+    text = (Path(mailbridge.__file__).parent.parent / "docs" / "logging.md").read_text("utf-8")
+    section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if "| `" in line
+    ]
+
+
+def written() -> tuple[dict[str, set[str]], set[str]]:
+    """The actions of logs.py with their levels, and its fields, as its source has them."""
+    actions: dict[str, set[str]] = {}
+    fields = {"action", "server"}
+    package = Path(mailbridge.__file__).parent
+    for path in (package / "logs.py", package / "pool" / "pool.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            name = (
+                node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
+            )
+            if name == "pooled":
+                actions[node.args[0].value] = {"DEBUG"}
+            elif name == "write":
+                fields |= {keyword.arg for keyword in node.keywords if keyword.arg}
+                found = [each.value for each in ast.walk(node.args[2]) if isinstance(each, ast.Constant)]
+                levels = [each.attr for each in ast.walk(node.args[1]) if isinstance(each, ast.Attribute)]
+                actions |= {action: {level} for action, level in zip(found, levels, strict=bool(found))}
+    return actions, fields | {"server", "error", "stage", "code", "enhanced"}
+
+
+def test_every_action_is_described_with_its_level() -> None:
+    actions, _ = written()
+    assert {row[0].strip("`"): {row[1]} for row in documented("Actions")} == actions
+
+
+def test_every_field_is_described() -> None:
+    _, fields = written()
+    assert {name for row in documented("Fields") for name in re.findall(r"`(\w+)`", row[0])} == fields
+
+
 def test_nothing_is_logged_at_error(lines: Lines) -> None:
     for what in FAILURES:
-        with ScriptedServer(**FAILURES[what]) as server, mailer_for(server) as mailer:
-            try:
-                mailer.send(BODY, envelope=envelope())
-            except MailbridgeError:
-                pass
+        with ScriptedServer(**FAILURES[what]) as server:
+            send(server)
     assert {line["level"] for line in lines.all} <= {"DEBUG", "INFO", "WARNING"}
