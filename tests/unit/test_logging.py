@@ -163,6 +163,7 @@ def test_a_login_that_is_refused(lines: Lines) -> None:
     failed = lines.one("connection_failed")
     assert (failed["level"], failed["stage"], failed["error"]) == ("INFO", "auth", "AuthenticationFailed")
     assert failed["connection_id"] == lines.one("connection_opened")["connection_id"]
+    assert lines.one("connection_closed")["connection_id"] == failed["connection_id"]
     assert lines.one("message_not_sent")["error"] == "AuthenticationFailed"
 
 
