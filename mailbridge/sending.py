@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mailbridge.config import SMTPConfig
-from mailbridge.conversation import Conversation
+from mailbridge.conversation import Conversation, complete
 from mailbridge.envelope import Envelope
 from mailbridge.errors import ConnectionLost, InvalidMessage, MailbridgeError, RecipientsRefused, Refused
 from mailbridge.flows.content import Progress
@@ -38,6 +38,17 @@ class Sending:
         self, envelope: Envelope, rendered: Rendered, deadline: Deadline, progress: Progress | None = None
     ) -> tuple[Delivered, Rendered]:
         """What came of it, and the message as this server took it. Raises as `SMTPConnection.send`."""
+        try:
+            transaction, groups, rendered = self._planned(envelope, rendered)
+        except MailbridgeError as error:
+            complete(error, self._config)  # it is this server that can't take it
+            raise
+        return self._deliver_groups(replace(transaction, progress=progress), groups, deadline), rendered
+
+    def _planned(
+        self, envelope: Envelope, rendered: Rendered
+    ) -> tuple[Transaction, Sequence[tuple[str, ...]], Rendered]:
+        """What is to be said, to which recipients together, and the message. Nothing was said yet."""
         tls, all_or_none = self._talk.stream.tls, self._config.partial == "all-or-none"
         envelope = envelope.with_default_dsn(self._config.dsn)
         rendered, parameters = mail_parameters(
@@ -55,9 +66,8 @@ class Sending:
             # With DATA, all-or-none takes a round trip more: it has to wait for the recipients first.
             chunking="CHUNKING" in self._capabilities and (all_or_none or "BODY=BINARYMIME" in parameters),
             lmtp=self._config.protocol == "lmtp",
-            progress=progress,
         )
-        return self._deliver_groups(transaction, groups, deadline), rendered
+        return transaction, groups, rendered
 
     @property
     def is_worn(self) -> bool:
@@ -76,11 +86,7 @@ class Sending:
             )
         # Nothing was said, and a fresh session has room.
         self._talk.close()
-        raise ConnectionLost(
-            f"The server takes {most} transactions on a session",
-            stage="mail_from",
-            server=self._config.server,
-        )
+        raise ConnectionLost(f"The server takes {most} transactions on a session", stage="mail_from")
 
     def _deliver_groups(
         self, transaction: Transaction, groups: Sequence[tuple[str, ...]], deadline: Deadline

@@ -1,6 +1,7 @@
 """What a transaction says of its message, and what its replies and times mean. No I/O."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
@@ -9,6 +10,7 @@ from mailbridge.errors import InvalidMessage, MessageTooLarge, NotSupported
 from mailbridge.extensions import DSN, DeliverBy
 from mailbridge.protocol import commands
 from mailbridge.protocol.capabilities import Capabilities
+from mailbridge.protocol.content import canonical
 from mailbridge.protocol.parameters import (
     deliver_by,
     dsn_of_message,
@@ -17,7 +19,7 @@ from mailbridge.protocol.parameters import (
     priority,
     require_length,
 )
-from mailbridge.rendering import Rendered
+from mailbridge.rendering import Rendered, render
 from mailbridge.results import Reply
 
 _ENVELOPE_STAGES = ("rset", "mail_from", "rcpt_to", "data")
@@ -109,8 +111,9 @@ def _body(envelope: Envelope, rendered: Rendered, capabilities: Capabilities) ->
         missing = next((name for name in ("BINARYMIME", "CHUNKING") if name not in capabilities), None)
         if missing is None:
             return replace(rendered, is_binary=True), ["BODY=BINARYMIME"]
-        if rendered.is_binary or not _is_soft(envelope, "BINARYMIME"):
+        if not _is_soft(envelope, "BINARYMIME"):
             raise _not_offered("Binary content", missing, "BINARYMIME")
+        rendered = _not_binary(rendered, missing)
     if envelope.body == "7bit":
         return _seven_bit(rendered), []
     if envelope.body == "8bitmime" and "8BITMIME" not in capabilities and not _is_soft(envelope, "8BITMIME"):
@@ -119,6 +122,21 @@ def _body(envelope: Envelope, rendered: Rendered, capabilities: Capabilities) ->
         return rendered.seven_bit(), []
     says_so = rendered.is_eight_bit or envelope.body == "8bitmime"
     return rendered, ["BODY=8BITMIME"] if says_so else []
+
+
+def _not_binary(rendered: Rendered, missing: str) -> Rendered:
+    """Binary content that is binary in name only, as ordinary content."""
+    if not rendered.is_binary:
+        return rendered
+    content = rendered.content
+    if isinstance(content, bytes) and canonical(content) == content:
+        with suppress(InvalidMessage):  # a NUL, a line that is too long
+            return render(content)
+    raise NotSupported(
+        f"Binary content needs {missing}, which the server does not offer, and this can't go otherwise",
+        extension=missing,
+        stage="mail_from",
+    )
 
 
 def _seven_bit(rendered: Rendered) -> Rendered:

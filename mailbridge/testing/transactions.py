@@ -20,7 +20,12 @@ from mailbridge.testing.speaker import Speaker
 __all__ = ["Transactions"]
 
 _PATH = re.compile(rb'(?:FROM|TO):<((?:"(?:[^"\\]|\\.)*"|[^">])*)>(?: (.*))?\Z', re.DOTALL | re.IGNORECASE)
-_PARAMETER_NEEDS = {"BODY": "8BITMIME", "RET": "DSN", "ENVID": "DSN", "NOTIFY": "DSN", "ORCPT": "DSN"}
+_PARAMETER_NEEDS = {
+    **dict.fromkeys(("RET", "ENVID", "NOTIFY", "ORCPT"), "DSN"),
+    **dict.fromkeys(("HOLDFOR", "HOLDUNTIL"), "FUTURERELEASE"),
+    "BODY": "8BITMIME",
+    "BY": "DELIVERBY",
+}
 
 
 @dataclass(kw_only=True)

@@ -88,6 +88,9 @@ class TestBodies:
         refused(missing, server(*lines), BINARY)
         refused(missing, server(*lines), BINARY, prefer=["BINARYMIME"])  # it can't go otherwise
         assert said(server(*lines), body="binarymime", prefer=["BINARYMIME"]) == []
+        in_name = render(ASCII.content, binary=True)
+        made, parameters = mail_parameters(envelope(prefer="BINARYMIME"), in_name, server(*lines))
+        assert (made, parameters) == (ASCII, [])
 
     def test_binary(self) -> None:
         offers = server("BINARYMIME", "CHUNKING", "SIZE 1000")
