@@ -58,23 +58,27 @@ def _check(alias: str) -> Iterator[CheckMessage]:
     except Exception:  # another backend's own trouble, which is not for us to judge
         return
     if isinstance(backend, EmailBackend):
-        yield from _check_credentials(alias, backend)
-        yield from _check_verification(alias, backend.config)
-        yield from _check_token_store(alias, backend.config)
+        yield from _check_pair(alias, backend)
+        for server in backend.config.endpoints:
+            yield from _check_credentials(alias, server.config)
+            yield from _check_verification(alias, server.config)
+            yield from _check_token_store(alias, server.config)
 
 
 def _invalid(error: MailerMisconfigured) -> Error:
     return Error(error.message, hint=error.hint or None, id="mailbridge.E001")
 
 
-def _check_credentials(alias: str, backend: EmailBackend) -> Iterator[CheckMessage]:
-    config = backend.config
+def _check_pair(alias: str, backend: EmailBackend) -> Iterator[CheckMessage]:
     if backend.lacks_half_of_credentials:
         yield Warning(
             f"The mailer {alias!r} has a user name without a password, or the reverse: it will not log in.",
             hint="Give both, or neither.",
             id="mailbridge.W007",
         )
+
+
+def _check_credentials(alias: str, config: SMTPConfig) -> Iterator[CheckMessage]:
     may_be_clear = config.security in ("none", "opportunistic")
     if config.has_credentials and may_be_clear and not _is_loopback(config):
         yield Warning(

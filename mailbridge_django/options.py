@@ -35,8 +35,10 @@ KNOWN_NAMES = tuple(sorted({*OWN_NAMES, *DJANGO_NAMES, "fail_silently"}))
 
 # A service and a URL name all of these, if only by leaving them out: none may come from beneath it, least
 # of all, with a URL, the credentials that were meant for another host.
-_SAID_BY_SERVICE = frozenset({"url", "host", "port", "security", "use_tls", "use_ssl"})
-_SAID_BY_URL = (_SAID_BY_SERVICE - {"url"}) | {"service", "username", "password", "oauth2"}
+_SAID_BY_SERVICE = frozenset({"url", "servers", "host", "port", "security", "use_tls", "use_ssl"})
+_SAID_BY_URL = (_SAID_BY_SERVICE - {"url"}) | {"service", "servers", "username", "password", "oauth2"}
+# Each of several servers says these for itself.
+_SAID_BY_SERVERS = (_SAID_BY_URL - {"servers"}) | {"url"}
 _SECRETS = frozenset({"password", "url", "client_secret", "refresh_token", "access_token", "private_key"})
 _NOT_OF_THE_CORE = frozenset({"use_tls", "use_ssl", "ssl_keyfile", "ssl_certfile", "config_resolver"})
 # Named in `auth`, these log in without a password.
@@ -53,12 +55,26 @@ def given(**options: Any) -> Options:
 
 
 def _sealed(name: str, value: Any) -> Any:
-    """`value` without a secret in clear; in the dict of OAuth2, too."""
+    """`value` without a secret in clear; in the dict of OAuth2, and in those of servers, too."""
     if name in _SECRETS and isinstance(value, str):
         return Secret(value)
     if name in ("oauth2", "service_account") and isinstance(value, Mapping):
         return {inner: _sealed(str(inner), each) for inner, each in value.items()}
+    if name == "servers" and isinstance(value, (list, tuple)):
+        return [_sealed_server(each) for each in value]
     return value
+
+
+def _sealed_server(server: Any) -> Any:
+    """A URL or options, which may also stand under `config`."""
+    if isinstance(server, str):
+        return Secret(server)
+    if not isinstance(server, Mapping):
+        return server
+    return {
+        name: _sealed_server(value) if name == "config" else _sealed(str(name), value)
+        for name, value in server.items()
+    }
 
 
 def package_options() -> Options:
@@ -73,10 +89,12 @@ def layered(above: Options, beneath: Options) -> Options:
     """`above` over `beneath`."""
     if "url" in above:
         beneath = {name: value for name, value in beneath.items() if name not in _SAID_BY_URL}
+    elif "servers" in above:
+        beneath = {name: value for name, value in beneath.items() if name not in _SAID_BY_SERVERS}
     elif "service" in above:
         beneath = {name: value for name, value in beneath.items() if name not in _SAID_BY_SERVICE}
     elif "host" in above:
-        beneath = {name: value for name, value in beneath.items() if name != "service"}
+        beneath = {name: value for name, value in beneath.items() if name not in ("service", "servers")}
     if "oauth2" in above:  # one way to log in takes the place of the other
         beneath = {name: value for name, value in beneath.items() if name != "password"}
     elif above.get("password"):
@@ -87,15 +105,20 @@ def layered(above: Options, beneath: Options) -> Options:
 
 
 def flags_decide(layers: Sequence[Options]) -> bool:
-    """Whether `use_tls` and `use_ssl` tell the security; not beside or beneath `security`, `service` or `url`.
+    """Whether `use_tls` and `use_ssl` tell the security; not beside or beneath `security`, `service`, `url`.
 
     A flag that is off decides nothing: code that hands on all settings says False where nothing is set.
     """
+    has_host = False
     for layer in layers:
         if not layer.keys().isdisjoint(("security", "service", "url")):
             return False
         if layer.get("use_tls") or layer.get("use_ssl"):
             return True
+        # Without a flag each server has its own way; but a host takes the place of servers beneath it.
+        if "servers" in layer and not has_host:
+            return False
+        has_host = has_host or "host" in layer
     return True
 
 

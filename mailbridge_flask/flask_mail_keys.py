@@ -24,8 +24,8 @@ KEYS = (
 
 # What says where to connect and how safely: with one of these from mailbridge, Flask-Mail's defaults end.
 _ENDPOINT = frozenset({"url", "service", "servers", "host", "port", "security"})
-# A service and a URL name these, if only by leaving them out: with a URL, credentials least of all may come
-# from beneath it.
+# A service and a URL name these, if only by leaving them out, and each of several servers has its own: with
+# those, credentials least of all may come from beneath.
 _SAID_BY_SERVICE = frozenset({"host", "port", "security"})
 _SAID_BY_URL = _SAID_BY_SERVICE | {"username", "password"}
 # Flask-Mail's default port, also with STARTTLS. With MAIL_USE_SSL nobody listens there: 465 it is, then.
@@ -57,7 +57,9 @@ def options_of(app: Flask, own: dict[str, Any]) -> dict[str, Any]:
         unsaid = None if str(options["port"]) == "465" else "none"
         options["security"] = options["security"] or unsaid
         options["port"] = options["port"] or (None if options["security"] == "tls" else _DEFAULT_PORT)
-    beaten = _SAID_BY_URL if "url" in own else _SAID_BY_SERVICE if "service" in own else frozenset()
+    beaten = _SAID_BY_SERVICE if "service" in own else frozenset()
+    if own.keys() & {"url", "servers"}:
+        beaten = _SAID_BY_URL
     return {name: value for name, value in options.items() if value not in (None, {}) and name not in beaten}
 
 
@@ -109,7 +111,7 @@ def _credentials(app: Flask, own: dict[str, Any]) -> dict[str, Any]:
     if "oauth2" in own:  # which takes the place of a password
         return {"username": username}
     # Which of the two a service or a mechanism can do without, the core knows.
-    if own.keys() & {"url", "service", "auth", "username", "password"} or (username is None) == (
+    if own.keys() & {"url", "service", "servers", "auth", "username", "password"} or (username is None) == (
         password is None
     ):
         return {"username": username, "password": password}
