@@ -259,7 +259,6 @@ def _parse_one(given: dict[str, Any]) -> dict[str, Any]:
         ("debug", False),
     ):
         values[name] = as_switch(name, options.get(name, default))
-    values |= parse_way(values["host"], options.get("proxy"), options.get("proxy_protocol"))
     values["source_address"] = parse_source_address(options.get("source_address"), values["family"])
     values |= parse_credentials(
         options.get("username"), options.get("password"), values["auth"], options.get("oauth2")
@@ -267,6 +266,9 @@ def _parse_one(given: dict[str, Any]) -> dict[str, Any]:
     require_fit(values["auth"], has_token=values["oauth2"] is not None)
     values |= parse_endpoint(
         values["host"], options.get("port"), options.get("security"), options.get("protocol", "smtp")
+    )
+    values |= parse_way(
+        values["host"], values["port"], options.get("proxy"), options.get("proxy_protocol")
     )
     if (
         values["host"].startswith("unix:")

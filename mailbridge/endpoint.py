@@ -34,9 +34,9 @@ def parse_host(value: object) -> str:
     return host
 
 
-def parse_way(host: str, proxy: object, proxy_protocol: object) -> dict[str, Any]:
+def parse_way(host: str, port: int, proxy: object, proxy_protocol: object) -> dict[str, Any]:
     """How the server is reached: through which proxies, and with which PROXY header first."""
-    proxies = () if proxy is None else parse_proxies(proxy, host=host)
+    proxies = () if proxy is None else parse_proxies(proxy, host=host, port=port)
     if proxies and host.startswith("unix:"):
         raise invalid("proxy", "can't lead to a UNIX socket")
     if proxy_protocol is not None and str(proxy_protocol) not in ("1", "2"):
