@@ -247,7 +247,8 @@ _WITH_PORT = re.compile(r"(\[[^]]*\]|[^:]*):([0-9]+)")
 def _is_exempt(host: str, port: int | None, patterns: str) -> bool:
     """Whether a NO_PROXY list names `host`: by name, suffix, address, or network (CIDR).
 
-    Commas or spaces are between entries; one with a port is for that port alone. A UNIX socket, which no proxy can reach, always is.
+    Commas or spaces are between entries; one with a port is for that port alone. A UNIX socket, which
+    no proxy can reach, always is.
     """
     if host.startswith("unix:"):
         return True
