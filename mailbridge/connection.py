@@ -27,7 +27,7 @@ from mailbridge.protocol.queue_id import queue_id
 from mailbridge.rendering import Rendered, render
 from mailbridge.results import Reply, SendResult
 from mailbridge.secret import clear_locals
-from mailbridge.sending import Sending
+from mailbridge.sending import Pace, Sending
 from mailbridge.transactions import sending_seconds
 
 
@@ -162,18 +162,26 @@ class SMTPConnection:
 
     # ---- sending
 
-    def send(self, envelope: Envelope, content: Rendered | bytes, deadline: Deadline = NEVER) -> SendResult:
+    def send(
+        self,
+        envelope: Envelope,
+        content: Rendered | bytes,
+        deadline: Deadline = NEVER,
+        *,
+        pace: Pace | None = None,
+    ) -> SendResult:
         """Send one message; `bytes` are a whole message, made canonical first.
 
         Recipients beyond the server's limit (452 4.5.3, RFC 5321 section 4.5.3.1.10) go in further
         transactions. Raises `Refused` and its kinds, `NotSupported`, `InvalidMessage` with the
         session still usable, `ConnectionLost`, `ProtocolViolation`, `DeadlineExceeded` with it
-        closed. `outcome_unknown` on the error says if the server may have taken the message.
+        closed. `outcome_unknown` on the error says if the server may have taken the message. `pace`
+        says when each transaction may begin.
         """
         sending = self._transactions()
         rendered = content if isinstance(content, Rendered) else render(content)
         began, spent, trips = self._clock(), dict(self.seconds), self.round_trips
-        delivered, rendered = sending.send(envelope, rendered, deadline)
+        delivered, rendered = sending.send(envelope, rendered, deadline, pace=pace)
         return SendResult(
             accepted=delivered.accepted,
             rejected=delivered.rejected,

@@ -16,6 +16,7 @@ from mailbridge.errors import MailbridgeError
 from mailbridge.net.deadline import Clock, Deadline
 from mailbridge.pool import PoolStats
 from mailbridge.preparing import Sendable
+from mailbridge.priorities import Priority
 from mailbridge.processes import look_after
 from mailbridge.results import SendResult, VerifyReport
 from mailbridge.routing import Router
@@ -65,19 +66,27 @@ class Mailer:
         self.close()
 
     def send(
-        self, message: Sendable, *, envelope: Envelope | None = None, deadline: float | None = None
+        self,
+        message: Sendable,
+        *,
+        envelope: Envelope | None = None,
+        deadline: float | None = None,
+        priority: Priority | None = None,
     ) -> SendResult:
         """Send one message; the result says who has it.
 
         `envelope` is read from the message's header fields if not given; with bytes it must be.
         `deadline` in seconds bounds everything: the queue, dialing, login, content and retries.
+        `priority` is "high", "normal" or "low" where messages wait for the rate or a connection; that of
+        a `Message` if not given.
 
         Raises a `MailbridgeError`: with `outcome_unknown` false the server does not have the
         message; with it true nobody can tell, and nothing is ever sent again by itself.
         """
         results: list[SendResult | MailbridgeError] = []
         with _doubt_if_lost(results), self.session() as session:
-            results.append(result := session.send(message, envelope=envelope, deadline=deadline))
+            result = session.send(message, envelope=envelope, deadline=deadline, priority=priority)
+            results.append(result)
         return result
 
     def send_many(
@@ -86,12 +95,14 @@ class Mailer:
         *,
         on_error: Literal["continue", "stop"] = "continue",
         deadline: float | None = None,
+        priority: Priority | None = None,
     ) -> list[SendResult | MailbridgeError]:
         """Send messages on one session; each has its own outcome, in order.
 
         A message that is refused or invalid does not stop the others. If no session can be had
         at all, the rest is not tried, and that error stands for each of them. With
-        `on_error="stop"` the list ends with the first error. `deadline` is for each message.
+        `on_error="stop"` the list ends with the first error. `deadline` and `priority` are those of each
+        message. Where there is a rate, others may have the session in between.
         """
         outcomes: list[SendResult | MailbridgeError] = []
         with _doubt_if_lost(outcomes), self.session() as session:
@@ -101,7 +112,9 @@ class Mailer:
                     outcomes.append(session.failure)
                     continue
                 try:
-                    outcomes.append(session.send(message, envelope=envelope, deadline=deadline))
+                    outcomes.append(
+                        session.send(message, envelope=envelope, deadline=deadline, priority=priority)
+                    )
                 except MailbridgeError as error:
                     outcomes.append(error)
                     if on_error == "stop":

@@ -5,6 +5,7 @@ Neither opens nor closes the session, and tries nothing again that may have been
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from mailbridge.config import SMTPConfig
 from mailbridge.conversation import Conversation, complete
@@ -24,6 +25,16 @@ from mailbridge.transactions import (
 )
 
 
+class Pace(Protocol):
+    """Lets transactions begin at a rate; see `ratelimit.turns`."""
+
+    def begin(self, deadline: Deadline) -> None:
+        """Returns when a transaction may begin. For a message's first one that is settled before."""
+
+    def left(self) -> None:
+        """The last byte of one has been written."""
+
+
 class Sending:
     """The transactions of one session. `needs_reset`: the next one must begin with RSET."""
 
@@ -33,17 +44,41 @@ class Sending:
         self._config = config
         self._capabilities = capabilities
         self._transactions = 0
+        self._pace: Pace | None = None
 
     def send(
-        self, envelope: Envelope, rendered: Rendered, deadline: Deadline, progress: Progress | None = None
+        self,
+        envelope: Envelope,
+        rendered: Rendered,
+        deadline: Deadline,
+        *,
+        progress: Progress | None = None,
+        pace: Pace | None = None,
     ) -> tuple[Delivered, Rendered]:
         """What came of it, and the message as this server took it. Raises as `SMTPConnection.send`."""
+        self._pace = pace
         try:
             transaction, groups, rendered = self._planned(envelope, rendered)
         except MailbridgeError as error:
             complete(error, self._config)  # it is this server that can't take it
             raise
-        return self._deliver_groups(replace(transaction, progress=progress), groups, deadline), rendered
+        left = pace.left if pace is not None else None
+        transaction = replace(transaction, progress=progress, left=left)
+        delivered = self._deliver_groups(transaction, groups, deadline)
+        self._tell_all(progress, rendered.size)
+        return delivered, rendered
+
+    def _tell_all(self, progress: Progress | None, size: int) -> None:
+        """The message is accepted: what `progress` raises now changes nothing about it."""
+        if progress is None:
+            return
+        try:
+            progress(size, size)
+        except Exception as error:
+            self._config.log.progress_failed(error)
+        except BaseException as interrupt:
+            interrupt.outcome_unknown = True  # type: ignore[attr-defined]  # it can't carry a result
+            raise
 
     def _planned(
         self, envelope: Envelope, rendered: Rendered
@@ -166,6 +201,8 @@ class Sending:
 
     def _deliver(self, transaction: Transaction, deadline: Deadline) -> Delivered:
         transaction = replace(transaction, resets_first=self.needs_reset)
+        if self._pace is not None:
+            self._pace.begin(deadline)
         self._transactions += 1
         try:
             delivered = self._talk.run(delivery(self._talk.wire, transaction), deadline)

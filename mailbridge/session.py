@@ -13,9 +13,12 @@ from mailbridge.connection import SMTPConnection
 from mailbridge.envelope import Envelope
 from mailbridge.errors import ConnectTimeout, DeadlineExceeded, MailbridgeError
 from mailbridge.failover import judge
+from mailbridge.message import Message
 from mailbridge.net.deadline import Clock, Deadline
 from mailbridge.pool import Lease
 from mailbridge.preparing import Sendable, prepared
+from mailbridge.priorities import NORMAL_LANE, Priority, lane_of
+from mailbridge.ratelimit.turns import Turn
 from mailbridge.rendering import Rendered
 from mailbridge.results import SendResult
 from mailbridge.retry import is_stale, pause_before_next
@@ -44,16 +47,23 @@ class Session:
         self._random = random
         self._lease: Lease[SMTPConnection] | None = None
         self._upstream: Upstream | None = None  # where the lease is from
-        self._connection_id: str | None = None  # of the last session that was tried for this message
+        self._lane = NORMAL_LANE  # of this message
+        self._connection_id: str | None = None  # of the last session that was tried for it
         #: Why no session could be had, after a send failed for that.
         self.failure: MailbridgeError | None = None
 
     def send(
-        self, message: Sendable, *, envelope: Envelope | None = None, deadline: float | None = None
+        self,
+        message: Sendable,
+        *,
+        envelope: Envelope | None = None,
+        deadline: float | None = None,
+        priority: Priority | None = None,
     ) -> SendResult:
         """As `Mailer.send`."""
         limit = Deadline.after(deadline, self._clock).within(self._config.timeouts.total)
         outgoing, rendered = prepared(message, envelope, self._config)
+        self._lane = lane_of(priority or (message.priority if isinstance(message, Message) else None))
         began, self._connection_id = self._clock(), None
         try:
             result = self._deliver(outgoing, rendered, limit)
@@ -148,16 +158,31 @@ class Session:
     def _attempt(self, envelope: Envelope, rendered: Rendered, limit: Deadline, stop: Stop) -> SendResult:
         """Once, and once more on a fresh session if a reused one turns out to be dead."""
         limit = limit.within(stop.upstream.config.timeouts.total)
-        lease = self._borrow(limit, stop)
-        try:
-            return self._send_on(lease, envelope, rendered, stop.sending_limit(limit))
-        except MailbridgeError as error:
-            if not (lease.reused or lease.uses > 1) or not is_stale(error):
-                raise
-            self._config.log.session_replaced(error, lease.thing.id)
+        with stop.upstream.turns.turn(self._lane) as turn:
+            lease = self._borrow_in_turn(turn, limit, stop)
+            try:
+                return self._send_on(lease, turn, envelope, rendered, stop.sending_limit(limit))
+            except MailbridgeError as error:
+                if not (lease.reused or lease.uses > 1) or not is_stale(error):
+                    raise
+                self._config.log.session_replaced(error, lease.thing.id)
         self._give_back(reusable=False, reason="stale")
-        lease = self._borrow(limit, stop, fresh=True)
-        return self._send_on(lease, envelope, rendered, stop.sending_limit(limit))
+        with stop.upstream.turns.turn(self._lane) as turn:
+            lease = self._borrow_in_turn(turn, limit, stop, fresh=True)
+            return self._send_on(lease, turn, envelope, rendered, stop.sending_limit(limit))
+
+    def _borrow_in_turn(
+        self, turn: Turn, limit: Deadline, stop: Stop, *, fresh: bool = False
+    ) -> Lease[SMTPConnection]:
+        """A session, and permission to send on it now. Nobody holds a session while waiting for that."""
+        while True:
+            if not turn.is_near:
+                self.release()
+                turn.wait(limit)
+            lease = self._borrow(limit, stop, fresh=fresh)
+            if turn.take():
+                return lease
+            self.release()
 
     def _borrow(self, limit: Deadline, stop: Stop, *, fresh: bool = False) -> Lease[SMTPConnection]:
         if self._lease is not None:
@@ -166,7 +191,7 @@ class Session:
                 return self._lease
             self.release()
         try:
-            self._lease = stop.upstream.pool.acquire(stop.opening_limit(limit), fresh=fresh)
+            self._lease = stop.upstream.pool.acquire(stop.opening_limit(limit), fresh=fresh, lane=self._lane)
         except MailbridgeError as error:
             self.failure = failure = _of_one_server(error, limit, stop)
             if failure is error:
@@ -175,17 +200,26 @@ class Session:
         return self._lease
 
     def _send_on(
-        self, lease: Lease[SMTPConnection], envelope: Envelope, rendered: Rendered, limit: Deadline
+        self,
+        lease: Lease[SMTPConnection],
+        turn: Turn,
+        envelope: Envelope,
+        rendered: Rendered,
+        limit: Deadline,
     ) -> SendResult:
-        connection = lease.thing
+        connection, began = lease.thing, self._clock()
         is_first, self._connection_id = lease.uses == 1, connection.id
         try:
-            result = connection.send(envelope, rendered, limit)
+            result = connection.send(envelope, rendered, limit, pace=turn)
+        except MailbridgeError as error:
+            if self._upstream is not None:
+                self._upstream.heed(error, began, on_reused=not is_first)
+            raise
         finally:
             if not connection.is_open:
                 self._give_back(reusable=False, reason="lost")
         timings = {
-            "queue": lease.waited,
+            "queue": lease.waited + turn.waited,
             **(_opening_timings(connection) if is_first else {}),
             **result.timings,
         }

@@ -6,11 +6,14 @@ from collections.abc import Callable
 
 from mailbridge.breaker import LoginBreaker
 from mailbridge.connection import SMTPConnection
+from mailbridge.errors import MailbridgeError
 from mailbridge.net.deadline import Clock, Deadline
 from mailbridge.pool import Pool
+from mailbridge.ratelimit.shared import turns_for
 from mailbridge.server_breaker import ServerBreaker
 from mailbridge.server_options import ServerOptions
 from mailbridge.server_stats import ServerStats
+from mailbridge.throttling import is_throttling
 
 
 class Upstream:
@@ -34,6 +37,7 @@ class Upstream:
         self.pool = Pool(
             self._open, self.config.pool, name=name, log=self.config.log, clock=clock, random=random
         )
+        self.turns = turns_for(self.config, clock)
         self._before_opening = before_opening
         self._clock = clock
 
@@ -49,6 +53,11 @@ class Upstream:
         """In a forked child: let go of everything the parent had, without a byte."""
         self.reset()
         self.pool.forget()
+
+    def heed(self, error: MailbridgeError, since: float, *, on_reused: bool = False) -> None:
+        """Fewer sessions, if the server asks for that. `since`: when the work began that it answered so."""
+        if is_throttling(error, on_reused=on_reused):
+            self.pool.reduce(since)
 
     def stats(self) -> ServerStats:
         breaker, error = self.breaker, self.breaker.error
@@ -68,6 +77,14 @@ class Upstream:
         self._before_opening()
         if self.config.has_credentials:
             self.login_breaker.check()
+        began = self._clock()
+        try:
+            return self._opened(deadline)
+        except MailbridgeError as error:
+            self.heed(error, began)
+            raise
+
+    def _opened(self, deadline: Deadline) -> SMTPConnection:
         connection = SMTPConnection(self.config, clock=self._clock)
         connection.connect(deadline)
         if not self.config.has_credentials:

@@ -47,10 +47,13 @@ NO_ANSWER = (ConnectionLost, ProtocolViolation, DeadlineExceeded)
 class Source:
     """The content piece by piece, counted: exactly as many bytes as were announced, or an error."""
 
-    def __init__(self, content: bytes | Pieces, progress: Progress | None) -> None:
+    def __init__(
+        self, content: bytes | Pieces, progress: Progress | None, left: Callable[[], None] | None = None
+    ) -> None:
         self.size = len(content) if isinstance(content, bytes) else content.size
         self._pieces = _slices(content) if isinstance(content, bytes) else content.pieces()
         self._progress = progress
+        self._left = left
         self._read = 0
         self._timed = 0
 
@@ -74,6 +77,11 @@ class Source:
         """Let the caller know. What it raises ends the session: the message is never committed."""
         if self._progress is not None:
             self._progress(sent, self.size)
+
+    def is_written(self) -> None:
+        """The last byte has been written."""
+        if self._left is not None:
+            self._left()
 
     def starts_time(self, size: int) -> bool:
         """Whether the next `size` bytes have a time limit of their own."""
@@ -206,6 +214,7 @@ async def _finish(wire: Wire, source: Source, data: bytes, ends: list[Call], com
     await WriteContent(
         bytes(view[border:]), "final", stops_early=False, is_new=True, shown="" if border else shown
     )
+    source.is_written()
 
 
 async def _early(wire: Wire, end: Call) -> MessageRefused | ProtocolViolation:

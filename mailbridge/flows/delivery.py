@@ -5,7 +5,7 @@ replies of a flight are read before anything is decided, and the first refusal i
 the commands is the error.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -32,7 +32,8 @@ class Transaction:
 
     `recipient_parameters` are those of RCPT, by recipient. `chunking`: the content goes by BDAT, as
     it is. `lmtp`: each recipient has an answer of its own. `progress(sent, size)` is told bytes of
-    content; what it raises ends the session before anything is committed.
+    content; what it raises ends the session before anything is committed. `left()` is told once the
+    last byte has been written, whatever the server will say to it, and raises nothing.
     """
 
     sender: str
@@ -45,6 +46,7 @@ class Transaction:
     chunking: bool = False
     lmtp: bool = False
     progress: Progress | None = None
+    left: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ async def _message(
 ) -> Delivered:
     """The content, and what the server makes of it."""
     accepted, rejected = tuple(a for a, call in rcpts.items() if _ok(call)), _rejected(rcpts)
-    source = Source(transaction.content, transaction.progress)
+    source = Source(transaction.content, transaction.progress, transaction.left)
     answers = len(accepted) if transaction.lmtp else 1
     if transaction.chunking:
         ends = await in_chunks(wire, source, answers)

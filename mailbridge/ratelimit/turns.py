@@ -4,10 +4,11 @@
         while True:
             turn.wait(deadline)           # without a connection; returns when one is worth finding
             ...                           # find a connection
-            if turn.take():               # permission: from now on the message counts
+            if turn.take():               # permission, for the transaction that begins now
                 break
             ...                           # somebody was faster: give the connection back
-        ...                               # send; `turn.left()` when the last byte is written
+        ...                               # `turn.begin()` before each transaction, `turn.left()` after its
+                                          # last byte
 
 Decisions are made under the line's lock, a shared limiter is asked outside it, and nothing sleeps for a
 fixed time: who waits is woken, or has been told when to look again. A forked child begins with nobody in
@@ -49,17 +50,23 @@ class Turn(Protocol):
     def is_near(self) -> bool:
         """Whether `wait` would return at once."""
 
+    @property
+    def waited(self) -> float:
+        """The seconds spent in `wait` so far."""
+
     def wait(self, deadline: Deadline) -> None:
         """Returns when permission is near. Raises `DeadlineExceeded`, which names the rate."""
 
     def take(self) -> bool:
         """Permission, if there still is one. Raises `RateUnavailable` if the limiter fails."""
 
-    def left(self) -> None:
-        """The message is on its way, all of it; without this it counts as long as the turn lasts."""
+    def begin(self, deadline: Deadline) -> None:
+        """Uses the permission. If it is used already, by a transaction before this one of the same
+        message, waits for another as `wait` and `take` do, which happens while a connection is held.
+        """
 
-    def again(self, deadline: Deadline) -> None:
-        """One more permission for a further transaction on the same connection."""
+    def left(self) -> None:
+        """All of it is on its way; without this it counts as long as the turn lasts."""
 
 
 class Turns(Protocol):
@@ -70,6 +77,7 @@ class FreeTurn:
     """Where there is no rate."""
 
     is_near = True
+    waited = 0.0
 
     def __enter__(self) -> "FreeTurn":
         return self
@@ -83,10 +91,10 @@ class FreeTurn:
     def take(self) -> bool:
         return True
 
-    def left(self) -> None:
+    def begin(self, deadline: Deadline) -> None:
         pass
 
-    def again(self, deadline: Deadline) -> None:
+    def left(self) -> None:
         pass
 
 
@@ -140,18 +148,19 @@ class LimitedTurns:
 
 
 class LimitedTurn:
-    """See `Turn`. All that it changes hangs on its ticket and `_is_under_way`, which the end of the `with`
+    """See `Turn`. What it changes are its ticket and its place in the window, which the end of the `with`
     puts in order.
     """
 
-    __slots__ = ("_is_under_way", "_lane", "_line", "_ticket", "_turns")
+    __slots__ = ("_is_granted", "_lane", "_line", "_ticket", "_turns", "waited")
 
     def __init__(self, turns: LimitedTurns, line: Line, lane: int) -> None:
         self._turns = turns
         self._line = line
         self._lane = lane
         self._ticket: Ticket | None = None
-        self._is_under_way = False
+        self._is_granted = False  # and not used
+        self.waited = 0.0
 
     def __enter__(self) -> "LimitedTurn":
         return self
@@ -171,6 +180,13 @@ class LimitedTurn:
             return ticket.sent_ahead_at is not None or line.send_ahead(ticket, self._turns.clock())
 
     def wait(self, deadline: Deadline) -> None:
+        began = self._turns.clock()
+        try:
+            self._wait(deadline)
+        finally:
+            self.waited += self._turns.clock() - began
+
+    def _wait(self, deadline: Deadline) -> None:
         line = self._line
         while True:
             with line.lock:
@@ -191,8 +207,8 @@ class LimitedTurn:
                 line.send_back(ticket)
                 return False
             if isinstance(limit, Window):
-                limit.take()
-                self._is_under_way = True
+                limit.take(self)
+                self._is_granted = True
                 self._leave()
                 return True
         return self._ask(ticket)
@@ -200,16 +216,16 @@ class LimitedTurn:
     def left(self) -> None:
         line = self._line
         with line.lock:
-            if self._is_under_way and isinstance(line.limit, Window):
-                self._is_under_way = False
-                line.limit.left(self._turns.clock())
+            if isinstance(line.limit, Window):
+                line.limit.left(self, self._turns.clock())
                 line.wake_first()
 
-    def again(self, deadline: Deadline) -> None:
-        self.left()
-        self.wait(deadline)
-        while not self.take():
+    def begin(self, deadline: Deadline) -> None:
+        while not self._is_granted:
+            self.left()
             self.wait(deadline)
+            self.take()
+        self._is_granted = False
 
     def _ask(self, ticket: Ticket) -> bool:
         """The shared limiter, which may take a while: not under the lock."""
@@ -218,6 +234,7 @@ class LimitedTurn:
         line = self._line
         with line.lock:
             if seconds <= 0:
+                self._is_granted = True
                 self._leave()
                 return True
             if isinstance(line.limit, Told):

@@ -12,6 +12,7 @@ burst of a full bucket go together with all that has been refilled since.
 """
 
 from collections import deque
+from collections.abc import Hashable
 from math import inf
 
 
@@ -23,14 +24,14 @@ class Window:
     def __init__(self, limit: int, per: float) -> None:
         self.limit = limit
         self.per = per
-        self.under_way = 0
+        self.under_way: set[Hashable] = set()
         self.departures: deque[float] = deque()  # in their order; those that still count
 
     def free(self, now: float) -> int:
         """How many may go at this moment."""
         while self.departures and now - self.departures[0] >= self.per:
             self.departures.popleft()
-        return self.limit - self.under_way - len(self.departures)
+        return self.limit - len(self.under_way) - len(self.departures)
 
     def free_at(self, count: int, now: float) -> float:
         """When so many may go at once, as far as that can be known: infinity where it depends on those
@@ -41,14 +42,15 @@ class Window:
             return now
         return self.departures[lacking - 1] + self.per if lacking <= len(self.departures) else inf
 
-    def take(self) -> None:
+    def take(self, one: Hashable) -> None:
         """One goes."""
-        self.under_way += 1
+        self.under_way.add(one)
 
-    def left(self, now: float) -> None:
-        """One that went has left."""
-        self.under_way -= 1
-        self.departures.append(now)
+    def left(self, one: Hashable, now: float) -> None:
+        """One that went has left; if it went. An interrupt between the lines makes it count twice."""
+        if one in self.under_way:
+            self.departures.append(now)
+            self.under_way.discard(one)
 
 
 class Told:
