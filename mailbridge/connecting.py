@@ -9,7 +9,14 @@ from collections.abc import Mapping
 
 from mailbridge.config import SMTPConfig
 from mailbridge.conversation import Conversation
-from mailbridge.errors import ConnectionLost, ConnectTimeout, NotSupported, ProxyFailed, ReplyTimeout
+from mailbridge.errors import (
+    ConfigurationError,
+    ConnectionLost,
+    ConnectTimeout,
+    NotSupported,
+    ProxyFailed,
+    ReplyTimeout,
+)
 from mailbridge.flows import opening
 from mailbridge.net.deadline import Clock, Deadline
 from mailbridge.net.dialing import Target
@@ -40,6 +47,8 @@ class Connecting:
         self.greeting: Reply | None = None
         self.capabilities: Capabilities = EMPTY
         self.is_loopback = False
+        if sock is not None:
+            _require_usable(config, sock, secured=secured)
         self._config = config
         self._given = (sock, secured)
         self._connection_id = connection_id
@@ -68,9 +77,13 @@ class Connecting:
     def _open(self, deadline: Deadline) -> Conversation:
         config = self._config
         sock, secured = self._given
-        if sock is None:
+        if sock is None or _is_unused(sock):
             self.reached = reach(
-                self._target(), config.proxy, dns_timeout=config.timeouts.dns, deadline=deadline
+                self._target(),
+                config.proxy,
+                dns_timeout=config.timeouts.dns,
+                deadline=deadline,
+                given=sock,
             )
             stream, self.is_loopback = self.reached.stream, self.reached.is_loopback
         else:
@@ -146,6 +159,37 @@ class Connecting:
             stage="tls",
             hint="Nothing was sent in clear text. Use security='tls' if the port speaks TLS from the start.",
         )
+
+
+def _require_usable(config: SMTPConfig, sock: socket.socket, *, secured: bool) -> None:
+    """A socket that was never connected is ours to connect, as the configuration says."""
+    if sock.type != socket.SOCK_STREAM:
+        raise ConfigurationError("The given socket is no stream", stage="config")
+    if not _is_unused(sock):
+        return
+    if secured:
+        raise ConfigurationError("A socket that is not connected can't be secured yet", stage="config")
+    if config.proxy:
+        raise ConfigurationError(
+            "A socket that is not connected can't be given where option 'proxy' is set", stage="config"
+        )
+    if (config.unix_path is not None) != (sock.family == getattr(socket, "AF_UNIX", None)):
+        raise ConfigurationError(
+            f"The given socket has another family than {config.server} needs", stage="config"
+        )
+
+
+def _is_unused(sock: socket.socket) -> bool:
+    """Whether it was never connected. One that has lost its peer still has a port of its own.
+
+    To connect that one anew would lead past whatever it was a way through.
+    """
+    try:
+        sock.getpeername()
+    except OSError:
+        name = sock.getsockname()
+        return not name[1] if isinstance(name, tuple) else not name
+    return False
 
 
 def _is_loopback(peername: str) -> bool:

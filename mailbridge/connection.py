@@ -8,34 +8,47 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 from mailbridge.config import SMTPConfig
 from mailbridge.connecting import Connecting
 from mailbridge.conversation import Conversation, complete
 from mailbridge.credentials import require_safe_channel
 from mailbridge.envelope import Envelope
-from mailbridge.errors import ConnectionLost, MailbridgeError
+from mailbridge.errors import ConfigurationError, ConnectionLost, MailbridgeError
 from mailbridge.flows.closing import single
-from mailbridge.login import Login
-from mailbridge.net.deadline import NEVER, Clock, Deadline
+from mailbridge.flows.content import Progress
+from mailbridge.login import Login, with_login
+from mailbridge.net.deadline import Clock, Deadline
 from mailbridge.net.reaching import Reached
 from mailbridge.net.tls_facts import TLSFacts
+from mailbridge.oauth2_options import OAuth2Options
+from mailbridge.preparing import Sendable, as_bytes, prepared
 from mailbridge.protocol import commands
 from mailbridge.protocol.capabilities import Capabilities
 from mailbridge.protocol.queue_id import queue_id
-from mailbridge.rendering import Rendered, render
+from mailbridge.rendering import Rendered
 from mailbridge.results import Reply, SendResult
-from mailbridge.secret import clear_locals
+from mailbridge.secret import Secret, clear_locals
 from mailbridge.sending import Pace, Sending
 from mailbridge.transactions import sending_seconds
 
+#: A time limit: seconds from now, None for none. (A pool gives a point in time.)
+Seconds = float | Deadline | None
+
 
 class SMTPConnection:
-    """A session with one server.
+    """A session with one server: the low-level client, which a mailer's pool is made of.
 
-    `sock`: a connected socket to use instead of dialing; `secured`: its bytes are encrypted
-    already, so neither TLS nor STARTTLS is spoken on it.
+    `sock`: a socket to use instead of one of its own; it is closed with the session. A connected one
+    is taken as the way to the server, with nothing dialed; one that was never connected is connected
+    as `config` says. `secured`: the bytes of a connected one are encrypted already, so neither TLS
+    nor STARTTLS is spoken on it.
+
+    As a context manager it connects and logs in, and says goodbye at the end. Every method that
+    waits takes a `deadline`, in seconds from now, beside the time limits of `config`; the error is
+    then `DeadlineExceeded`. Once closed it stays closed: `is_open` tells.
     """
 
     def __init__(
@@ -52,6 +65,18 @@ class SMTPConnection:
         self._login: Login | None = None
         self._clock = clock
         self._sending: Sending | None = None
+
+    def __enter__(self) -> Self:
+        if not self.is_open:
+            self.connect()
+            self.login()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed"
@@ -102,14 +127,17 @@ class SMTPConnection:
 
     @property
     def authenticated(self) -> bool:
+        """Whether a login was accepted."""
         return self.mechanism is not None
 
     @property
     def allows_auth(self) -> bool:
+        """Whether the server offers AUTH, with a mechanism that has a name."""
         return bool(self.capabilities.auth_mechanisms)
 
     @property
     def last_reply(self) -> Reply | None:
+        """What the server said last, to whichever command."""
         return self._conversation.wire.last_reply if self._conversation is not None else None
 
     @property
@@ -124,15 +152,17 @@ class SMTPConnection:
 
     # ---- opening
 
-    def connect(self, deadline: Deadline = NEVER) -> None:
-        """Dial, TLS as `security` says, greeting, EHLO. Closes everything if that fails.
+    def connect(self, deadline: Seconds = None) -> None:
+        """Dial, TLS as `security` says, greeting, EHLO (LHLO). Closes everything if that fails.
 
         Raises `ConnectFailed` and its kinds, `ConnectionLost`, `ReplyTimeout`,
         `ProtocolViolation`, `NotSupported` (STARTTLS is required and not offered).
         """
+        if self._opening.conversation is not None:
+            raise ConfigurationError("A session is connected once", hint="Make another SMTPConnection.")
         began = self._clock()
         try:
-            self._opening.perform(deadline)
+            self._opening.perform(self._limit(deadline))
         except BaseException as error:
             self._fail(error, began)
             raise
@@ -140,37 +170,67 @@ class SMTPConnection:
         version = self.tls.version if self.tls is not None else None
         self.config.log.opened(self.id, address=address, tls=version, seconds=self._clock() - began)
 
-    def login(self, deadline: Deadline = NEVER) -> None:
-        """AUTH with the configured credentials; nothing where there are none.
+    def login(
+        self,
+        deadline: Seconds = None,
+        *,
+        username: str | Callable[[], str] | None = None,
+        password: str | Secret | Callable[[], str] | None = None,
+        auth: str | Sequence[str] | None = None,
+        oauth2: OAuth2Options | Mapping[str, Any] | Callable[[], Any] | None = None,
+    ) -> None:
+        """AUTH with the configured credentials, or with those given here, which mean what the options do.
+
+        Without any it does nothing, nor if the session is logged in. To give credentials then is a
+        `ConfigurationError`: a session has one login (RFC 4954 section 4).
 
         Raises `AuthenticationFailed`, `NotSupported` (AUTH is not offered), `ConfigurationError`
         (the password would travel in clear text), and closes the session then.
         """
-        if not self.config.has_credentials or self.authenticated:
-            return
+        is_given = any(each is not None for each in (username, password, auth, oauth2))
+        if self.authenticated and is_given:
+            hint = "Make another SMTPConnection for another user."
+            raise ConfigurationError("This session is logged in already", stage="auth", hint=hint)
         outer, began = sys.exception(), self._clock()
         try:
-            may_be_clear = self._opening.is_loopback or self.config.allow_insecure_auth
-            require_safe_channel(is_safe=self.secure or may_be_clear)
-            self._login = Login(self._opened(), self.config, self.capabilities)
-            self._login.perform(deadline)
+            config = self.config
+            if is_given:
+                config = with_login(config, username=username, password=password, auth=auth, oauth2=oauth2)
+            if not config.has_credentials or self.authenticated:
+                return
+            self._log_in(config, self._limit(deadline))
         except BaseException as error:
             self._fail(error, began)
+            del username, password, oauth2
             clear_locals(error, outer=outer)
             raise
         self.config.log.logged_in(self.id, mechanism=self.mechanism or "", seconds=self._clock() - began)
+
+    def _log_in(self, config: SMTPConfig, limit: Deadline) -> None:
+        talk = self._opened()
+        require_safe_channel(is_safe=self.secure or self._opening.is_loopback or config.allow_insecure_auth)
+        talk.config = config
+        self._login = Login(talk, config, self.capabilities)
+        self._login.perform(limit)
 
     # ---- sending
 
     def send(
         self,
-        envelope: Envelope,
-        content: Rendered | bytes,
-        deadline: Deadline = NEVER,
+        envelope: Envelope | None,
+        content: Sendable | str,
+        deadline: Seconds = None,
         *,
+        progress: Progress | None = None,
         pace: Pace | None = None,
     ) -> SendResult:
-        """Send one message; `bytes` are a whole message, made canonical first.
+        """Send one message: a `Message` or `EmailMessage`, whose header tells an envelope that is None;
+        bytes, or text that becomes UTF-8; a path, an open binary file, an iterator of bytes. What is
+        `Rendered` goes as it is, all else with the `defaults` and signed by the `dkim` of `config`.
+
+        `progress(sent, size)` is told how many bytes of the content have been written: 0 at first, and
+        `size` when the server has accepted it. What it raises before that ends the session, and the
+        message is not sent. It starts anew where recipients need a further transaction.
 
         Recipients beyond the server's limit (452 4.5.3, RFC 5321 section 4.5.3.1.10) go in further
         transactions. Raises `Refused` and its kinds, `NotSupported`, `InvalidMessage` with the
@@ -178,10 +238,29 @@ class SMTPConnection:
         closed. `outcome_unknown` on the error says if the server may have taken the message. `pace`
         says when each transaction may begin.
         """
+        limit = self._limit(deadline)
+        if envelope is not None and isinstance(content, Rendered):
+            return self._send(envelope, content, limit, progress, pace)
+        self._opened()
+        message = as_bytes(content) if isinstance(content, str) else content
+        envelope, rendered = prepared(message, envelope, self.config)
+        try:
+            return self._send(envelope, rendered, limit, progress, pace)
+        finally:
+            if rendered is not content:
+                rendered.close()
+
+    def _send(
+        self,
+        envelope: Envelope,
+        rendered: Rendered,
+        limit: Deadline,
+        progress: Progress | None,
+        pace: Pace | None,
+    ) -> SendResult:
         sending = self._transactions()
-        rendered = content if isinstance(content, Rendered) else render(content)
         began, spent, trips = self._clock(), dict(self.seconds), self.round_trips
-        delivered, rendered = sending.send(envelope, rendered, deadline, pace=pace)
+        delivered, rendered = sending.send(envelope, rendered, limit, progress=progress, pace=pace)
         return SendResult(
             accepted=delivered.accepted,
             rejected=delivered.rejected,
@@ -204,8 +283,9 @@ class SMTPConnection:
 
     # ---- small commands, closing
 
-    def probe(self, mail_from: str, rcpt_to: tuple[str, ...], deadline: Deadline = NEVER) -> dict[str, Reply]:
+    def probe(self, mail_from: str, rcpt_to: tuple[str, ...], deadline: Seconds = None) -> dict[str, Reply]:
         """Ask MAIL and RCPT and take it back with RSET: what would be accepted. Sends no mail."""
+        deadline = self._limit(deadline)
         replies: dict[str, Reply] = {}
         envelope = Envelope(mail_from, rcpt_to or (mail_from,))
         replies["mail_from"] = self._single(commands.mail_from(envelope.sender), deadline)
@@ -215,31 +295,40 @@ class SMTPConnection:
         self.reset(deadline)
         return replies
 
-    def reset(self, deadline: Deadline = NEVER) -> Reply:
+    def reset(self, deadline: Seconds = None) -> Reply:
         """RSET; whatever the server answers, the next transaction starts clean."""
         reply = self._single(commands.RSET, deadline)
         self._transactions().needs_reset = not reply.is_positive
         return reply
 
-    def noop(self, deadline: Deadline = NEVER) -> Reply:
+    def noop(self, deadline: Seconds = None) -> Reply:
+        """NOOP and its answer."""
         return self._single(commands.NOOP, deadline)
 
-    def quit(self, deadline: Deadline = NEVER) -> Reply:
+    def quit(self, deadline: Seconds = None) -> Reply:
         """QUIT, its answer, and the end of the connection."""
         talk = self._opened()
         try:
-            return talk.run(single(talk.wire, commands.QUIT), deadline)
+            return talk.run(single(talk.wire, commands.QUIT), self._limit(deadline))
         finally:
             talk.hang_up()
 
-    def _single(self, command: commands.Command, deadline: Deadline) -> Reply:
+    def _single(self, command: commands.Command, deadline: Seconds) -> Reply:
         talk = self._opened()
-        return talk.run(single(talk.wire, command), deadline)
+        return talk.run(single(talk.wire, command), self._limit(deadline))
 
     def close(self) -> None:
-        """Say QUIT if that costs no wait, and hang up. Never raises, never awaits the answer."""
+        """Hang up at once, with a QUIT ahead of it where the session is in step and that costs no wait.
+
+        Never raises, and never awaits the answer; `quit` does.
+        """
         if self._conversation is not None:
             self._conversation.close()
+
+    def abort(self) -> None:
+        """Hang up at once, without a word. Never raises."""
+        if self._conversation is not None:
+            self._conversation.hang_up()
 
     def abandon(self) -> None:
         """Let go of the socket without a byte: it belongs to the process this one was forked from."""
@@ -251,6 +340,9 @@ class SMTPConnection:
         if self._sending is not None and self._sending.is_worn:
             return "worn: the server takes no further message on it"
         return self._conversation.unusable_reason() if self._conversation is not None else "closed"
+
+    def _limit(self, deadline: Seconds) -> Deadline:
+        return deadline if isinstance(deadline, Deadline) else Deadline.after(deadline, self._clock)
 
     def _opened(self) -> Conversation:
         if self._conversation is None or not self._conversation.is_open:

@@ -310,6 +310,11 @@ class Log:
             user=user,
         )
 
+    def progress_failed(self, problem: Exception) -> None:
+        """After the message was accepted, which nothing changes any more."""
+        name = type(problem).__name__
+        self.write("mailer", logging.WARNING, "progress_failed", "progress raised %s", name, error=name)
+
     def on_refresh_failed(self, problem: Exception) -> None:
         name = type(problem).__name__
         self.write("oauth2", logging.WARNING, "on_refresh_failed", "on_refresh raised %s", name, error=name)

@@ -72,20 +72,24 @@ class Mailer:
         envelope: Envelope | None = None,
         deadline: float | None = None,
         priority: Priority | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> SendResult:
         """Send one message; the result says who has it.
 
         `envelope` is read from the message's header fields if not given; with bytes it must be.
         `deadline` in seconds bounds everything: the queue, dialing, login, content and retries.
         `priority` is "high", "normal" or "low" where messages wait for the rate or a connection; that of
-        a `Message` if not given.
+        a `Message` if not given. `progress(sent, size)` is told how many bytes of the content have been
+        written, for large ones: see `SMTPConnection.send`; in each attempt it starts at 0.
 
         Raises a `MailbridgeError`: with `outcome_unknown` false the server does not have the
         message; with it true nobody can tell, and nothing is ever sent again by itself.
         """
         results: list[SendResult | MailbridgeError] = []
         with _doubt_if_lost(results), self.session() as session:
-            result = session.send(message, envelope=envelope, deadline=deadline, priority=priority)
+            result = session.send(
+                message, envelope=envelope, deadline=deadline, priority=priority, progress=progress
+            )
             results.append(result)
         return result
 

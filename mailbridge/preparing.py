@@ -16,6 +16,14 @@ from mailbridge.signing import signed
 Sendable = AnyMessage | Message | Rendered | bytes | Source
 
 
+def as_bytes(text: str) -> bytes:
+    """A whole message that is given as text, in UTF-8. Raises `InvalidMessage` for lone surrogates."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidMessage(f"The message holds characters that UTF-8 can't write: {error.reason}") from None
+
+
 def prepared(message: Sendable, envelope: Envelope | None, config: SMTPConfig) -> tuple[Envelope, Rendered]:
     """The envelope and the content for the wire, with `config.defaults` and signed by `config.dkim`.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from mailbridge.envelope import Envelope
-    from mailbridge.errors import MailbridgeError
+    from mailbridge.errors import MailbridgeError, RecipientsRefused
 
 # Reply text comes from the other side: it is capped where it enters messages and logs.
 MAX_SHOWN_CHARACTERS = 1024
@@ -83,6 +83,18 @@ class SendResult:
     server: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
     round_trips: int = 0
+
+    @property
+    def rejected_errors(self) -> "tuple[RecipientsRefused, ...]":
+        """`rejected` as errors, one for each recipient: to raise, or to treat like those of a send."""
+        from mailbridge.errors import RecipientsRefused  # which needs this module
+
+        return tuple(
+            RecipientsRefused(
+                f"The recipient <{address}> was refused", rejected={address: reply}, server=self.server
+            )
+            for address, reply in self.rejected.items()
+        )
 
 
 StageStatus = Literal["ok", "skipped", "failed"]

@@ -13,6 +13,7 @@ from mailbridge.connection import SMTPConnection
 from mailbridge.envelope import Envelope
 from mailbridge.errors import ConnectTimeout, DeadlineExceeded, MailbridgeError
 from mailbridge.failover import judge
+from mailbridge.flows.content import Progress
 from mailbridge.message import Message
 from mailbridge.net.deadline import Clock, Deadline
 from mailbridge.pool import Lease
@@ -48,6 +49,7 @@ class Session:
         self._lease: Lease[SMTPConnection] | None = None
         self._upstream: Upstream | None = None  # where the lease is from
         self._lane = NORMAL_LANE  # of this message
+        self._progress: Progress | None = None
         self._connection_id: str | None = None  # of the last session that was tried for it
         #: Why no session could be had, after a send failed for that.
         self.failure: MailbridgeError | None = None
@@ -59,8 +61,10 @@ class Session:
         envelope: Envelope | None = None,
         deadline: float | None = None,
         priority: Priority | None = None,
+        progress: Progress | None = None,
     ) -> SendResult:
         """As `Mailer.send`."""
+        self._progress = progress
         limit = Deadline.after(deadline, self._clock).within(self._config.timeouts.total)
         outgoing, rendered = prepared(message, envelope, self._config)
         self._lane = lane_of(priority or (message.priority if isinstance(message, Message) else None))
@@ -210,7 +214,7 @@ class Session:
         connection, began = lease.thing, self._clock()
         is_first, self._connection_id = lease.uses == 1, connection.id
         try:
-            result = connection.send(envelope, rendered, limit, pace=turn)
+            result = connection.send(envelope, rendered, limit, progress=self._progress, pace=turn)
         except MailbridgeError as error:
             if self._upstream is not None:
                 self._upstream.heed(error, began, on_reused=not is_first)
