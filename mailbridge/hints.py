@@ -100,6 +100,7 @@ _ROWS: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
             "The server expects a PROXY header: set proxy_protocol, or reach it through its load balancer.",
         ),
         ("ehlo", r"\b(lhlo|lmtp)\b", "The server speaks LMTP: set protocol='lmtp'."),
+        ("ehlo", r"^50[02]", "The server does not know the command. If it speaks LMTP, set protocol='lmtp'."),
         (
             "ehlo",
             r"^50[14]",
