@@ -14,6 +14,7 @@ from typing import Literal
 from mailbridge.attachment import Attachment, Disposition, Source, read_attachment
 from mailbridge.envelope import Envelope
 from mailbridge.errors import InvalidMessage
+from mailbridge.extensions import EnvelopeOptions
 from mailbridge.fields import (
     Addresses,
     AnyAddress,
@@ -55,7 +56,8 @@ class Message:
     content type (text/…) and content. `headers` are further fields. `list_unsubscribe` are URIs to
     leave a list (https, http, mailto); `one_click_unsubscribe` promises that a POST to an https one
     is enough (RFC 8058). `priority` "high" or "low" is told the reader, and the mailer, which sends
-    urgent mail first. `date` and `message_id` are added when the message is sent, where they are
+    urgent mail first. `envelope_options` are wishes to the server, those of `Envelope`: reports, a
+    time to send at, … `date` and `message_id` are added when the message is sent, where they are
     missing.
     """
 
@@ -79,6 +81,7 @@ class Message:
     list_unsubscribe: str | Iterable[str] = ()
     one_click_unsubscribe: bool = False
     priority: Priority | None = None
+    envelope_options: EnvelopeOptions = field(default_factory=EnvelopeOptions)
 
     def attach(
         self,
@@ -112,7 +115,7 @@ class Message:
         recipients = [a.addr_spec for kind in (self.to, self.cc, self.bcc) for a in as_addresses(kind)]
         authors = as_authors(self.sender) if self.sender else []
         senders = [as_address(self.sent_by)] if self.sent_by else authors
-        return Envelope(senders[0].addr_spec if senders else None, recipients)
+        return Envelope(senders[0].addr_spec if senders else None, recipients, **self.envelope_options)
 
     def as_email_message(self) -> EmailMessage:
         """The message in MIME, as Python's email package has it. Raises InvalidMessage, InvalidAddress."""

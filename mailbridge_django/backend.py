@@ -13,15 +13,25 @@ Sending is a row of named steps, each of which a subclass may replace:
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from itertools import groupby
+from typing import cast
 
 from django.core.mail import EmailMessage
 
 import mailbridge
-from mailbridge import ConfigurationError, Envelope, MailbridgeError, Rendered, SendResult, SMTPConfig
+from mailbridge import (
+    ConfigurationError,
+    Envelope,
+    EnvelopeOptions,
+    InvalidMessage,
+    MailbridgeError,
+    Rendered,
+    SendResult,
+    SMTPConfig,
+)
 from mailbridge_django import signals
 from mailbridge_django.configured import ConfiguredBackend
 from mailbridge_django.reporting import one_send_deeper, report
@@ -120,12 +130,13 @@ class EmailBackend(ConfiguredBackend):
     def prepare(self, message: EmailMessage) -> tuple[Rendered, Envelope]:
         """The content of `message` and its envelope. Whatever it raises becomes the outcome.
 
+        Wishes to the server are in its attribute `mailbridge_envelope_options`, if it has one.
         Django builds the message, mailbridge writes it: Python's own generator lets a line break that
         hides in an encoded word start a header field of its own (CVE-2024-6923).
         """
         sender = self.prep_address(message.from_email, force_ascii=False)
         recipients = [self.prep_address(address, force_ascii=False) for address in message.recipients()]
-        return mailbridge.render(message.message()), Envelope(sender, recipients)
+        return mailbridge.render(message.message()), Envelope(sender, recipients, **_wishes(message))
 
     def deliver(self, config: SMTPConfig, deliveries: list[Delivery]) -> None:
         """Send through the mailer of `config`, and give each of `deliveries` its outcome."""
@@ -174,6 +185,14 @@ class EmailBackend(ConfiguredBackend):
     @property
     def _alias_name(self) -> str:
         return self.alias or DEFAULT_ALIAS
+
+
+def _wishes(message: EmailMessage) -> EnvelopeOptions:
+    """What is wished of the server: the options of `mailbridge.Envelope`, which refuses others."""
+    wishes = getattr(message, "mailbridge_envelope_options", None) or {}
+    if not isinstance(wishes, Mapping):
+        raise InvalidMessage(f"mailbridge_envelope_options must be a dict, not {type(wishes).__name__}")
+    return cast("EnvelopeOptions", wishes)
 
 
 def _detached(error: Exception) -> Exception:

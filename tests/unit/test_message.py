@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailbridge.envelope import Envelope
 from mailbridge.errors import InvalidAddress, InvalidMessage
 from mailbridge.message import Attachment, Message
 from mailbridge.rendering import render
@@ -488,3 +489,13 @@ def test_a_message_is_plain_data() -> None:
     assert b"PDF" not in repr(sent).encode().replace(b"a.pdf", b"").replace(b"application/pdf", b"")
     with pytest.raises(AttributeError):
         sent.recipient = "typo@x"  # type: ignore[attr-defined]
+
+
+def test_wishes_are_those_of_the_envelope() -> None:
+    message = Message("s", "a@x.example", ["b@y.example"], envelope_options={"dsn": {"ret": "HDRS"}})
+    assert message.envelope() == Envelope("a@x.example", ["b@y.example"], dsn={"ret": "HDRS"})
+    message.envelope_options["mt_priority"] = 3
+    assert message.envelope().mt_priority == 3
+    assert Message("s", "a@x.example", ["b@y.example"]).envelope_options == {}
+    with pytest.raises(InvalidMessage, match="Did you mean 'dsn'"):
+        Message("s", "a@x", ["b@y"], envelope_options={"dns": {}}).envelope()  # type: ignore[typeddict-unknown-key]
