@@ -313,7 +313,7 @@ class Log:
     def progress_failed(self, problem: Exception) -> None:
         """After the message was accepted, which nothing changes any more."""
         name = type(problem).__name__
-        self.write("mailer", logging.WARNING, "progress_failed", "progress raised %s", name, error=name)
+        self.write("", logging.WARNING, "progress_failed", "progress raised %s", name, error=name)
 
     def on_refresh_failed(self, problem: Exception) -> None:
         name = type(problem).__name__
