@@ -86,6 +86,23 @@ def test_enhanced_status_stands_first_and_agrees_with_the_code(text, enhanced):
     assert events([f"452 {text}\r\n".encode()])[0] == [Reply(452, (text,), enhanced)]
 
 
+@pytest.mark.parametrize(
+    ("data", "enhanced"),
+    [
+        (b"250 2.0.0 Ok: queued as 4jW\r\n", (2, 0, 0)),
+        (b"250-2.1.5 ok\r\n250 2.1.5 ok\r\n", (2, 1, 5)),  # RFC 2034 section 4: on every line
+        (b"550-5.1.1 no such user\r\n550-5.1.1 at all\r\n550 5.1.1 anywhere\r\n", (5, 1, 1)),
+        (b"250-2.1.5 ok\r\n250 2.6.0 ok\r\n", (2, 1, 5)),
+        (b"250 Ok\r\n", None),
+        (b"250 5.1.1 Ok\r\n", None),
+        (b"221 4.7.0 bye\r\n", None),
+        (b"250\r\n", None),
+    ],
+)
+def test_enhanced_status_of_yes_and_no(data, enhanced):
+    assert events([data])[0][0].enhanced == enhanced
+
+
 def test_enhanced_status_of_a_long_reply_is_that_of_its_first_line():
     assert events([b"550-no\r\n550 5.7.1 no\r\n"])[0] == [Reply(550, ("no", "5.7.1 no"))]
     assert events([b"354 3.0.0 go\r\n"])[0] == [Reply(354, ("3.0.0 go",))]
