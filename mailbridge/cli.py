@@ -75,9 +75,10 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(config=_config)
         command.add_argument(
             "url",
-            nargs="?",
+            nargs="*",
+            metavar="URL",
             help=f"smtp://user:password@host:port/?option=value; default: ${URL_VARIABLE}, which keeps "
-            "the password out of the process list",
+            "the password out of the process list. Several: the next gets what the one before it fails at",
         )
         command.add_argument("--from", dest="mail_from", metavar="ADDRESS", required=command is send)
         command.add_argument("--to", action="append", default=[], metavar="ADDRESS", required=command is send)
@@ -105,10 +106,12 @@ def _add_content_arguments(send: argparse.ArgumentParser) -> None:
 
 
 def _config(options: argparse.Namespace) -> SMTPConfig:
-    url = options.url or os.environ.get(URL_VARIABLE)
-    if not url:
+    urls = options.url or os.environ.get(URL_VARIABLE, "").split()
+    if not urls:
         raise ConfigurationError(f"No server given: name a URL, or set {URL_VARIABLE}", stage="config")
-    beside: dict[str, Any] = {"url": url}
+    beside: dict[str, Any] = {"url": urls[0]}
+    if len(urls) > 1:
+        beside = {"servers": [{"url": url, "priority": place} for place, url in enumerate(urls, start=1)]}
     if options.debug:
         beside["debug"] = True
     if options.timeout is not None:
@@ -185,9 +188,12 @@ def _print_result(result: SendResult, *, as_json: bool) -> None:
             "message_id": result.message_id,
             "message_size": result.message_size,
             "round_trips": result.round_trips,
+            "failed_servers": {server: str(error) for server, error in result.failed_servers.items()},
         }
         print(json.dumps(facts, indent=2))
         return
+    for error in result.failed_servers.values():
+        print(f"not taken: {error}")
     recipients = ", ".join(result.accepted)
     print(f"{result.server} took {result.message_size} bytes for {recipients}: {result.response}")
     for address, reply in rejected.items():

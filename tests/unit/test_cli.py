@@ -201,3 +201,33 @@ def test_the_time_limit(capsys: pytest.CaptureFixture[str]) -> None:
         code, out, _ = run(capsys, "verify", url(server), "--timeout", "0.2")
     assert code == 1
     assert "greeting   failed" in out
+
+
+def test_several_servers_are_verified_each(capsys: pytest.CaptureFixture[str]) -> None:
+    with ScriptedServer() as one, ScriptedServer() as other:
+        other.refuse()
+        code, out, _ = run(capsys, "verify", url(one), url(other))
+        assert code == 1
+        assert out.count("config     ok") == 2
+        assert (
+            out.index(f"127.0.0.1:{one.port}") < out.index("greeting   ok") < out.index("tcp        failed")
+        )
+        assert f"127.0.0.1:{one.port}, 127.0.0.1:{other.port}: 1 stage(s) failed" in out
+        _, out, _ = run(capsys, "verify", "--json", url(one), url(other))
+        assert [report["ok"] for report in json.loads(out)["servers"]] == [True, False]
+
+
+def test_the_next_server_gets_what_the_first_fails_at(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who = ("--from", "a@x.example", "--to", "b@y.example")
+    with ScriptedServer() as one, ScriptedServer() as other:
+        one.refuse()
+        code, out, _ = run(capsys, "send", url(one), url(other), *who)
+        assert code == 0
+        assert f"not taken: Connection refused by 127.0.0.1:{one.port}" in out
+        assert f"127.0.0.1:{other.port} took" in out
+        monkeypatch.setenv("MAILBRIDGE_URL", f"{url(one)} {url(other)}")
+        code, out, _ = run(capsys, "send", "--json", *who)
+        assert list(json.loads(out)["failed_servers"]) == [f"127.0.0.1:{one.port}"]
+        assert len(other.messages) == 2
