@@ -389,6 +389,25 @@ def test_a_quotation_that_comes_later(mechanism: str, log: Log) -> None:
         assert_hidden(views_of_log(log), views_of_mailer(mailer))
 
 
+@pytest.mark.parametrize("mechanism", RESPONSES)
+@pytest.mark.parametrize("echo", ["refused", "refused for now"])
+def test_a_logger_of_one_s_own_hears_no_more(mechanism: str, echo: str, log: Log) -> None:
+    """Every line about the failure, on whatever logger, with all its fields."""
+    template, _ = ECHOES[echo]
+    fault = Fault("auth", "reply", reply=said(mechanism, template), occurrence=VERDICT[mechanism])
+    options = {"logger": "shop.mail", "retry": {"attempts": 2, "first_delay": 0.001}}
+    with (
+        login_server(mechanism, fault) as server,
+        login_mailer(server, **options) as mailer,
+        suppress(MailbridgeError),  # a login that was refused for now is tried again, and accepted
+    ):
+        mailer.send(message(1), envelope=envelope())
+    loggers = {record.name for record in log.records}
+    assert {"shop.mail", "shop.mail.smtp"} <= loggers <= {"shop.mail", "shop.mail.smtp", "shop.mail.pool"}
+    assert any(record.__dict__.get("action") == "connection_failed" for record in log.records)
+    assert_hidden(views_of_log(log))
+
+
 def interrupt_at_the_secret(
     patch: pytest.MonkeyPatch, mechanism: str, where: str, interrupt: type[BaseException]
 ) -> None:
