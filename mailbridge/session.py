@@ -84,7 +84,11 @@ class Session:
         finally:
             if rendered is not message:
                 rendered.close()
-        self._config.log.sent(result, seconds=self._clock() - began)
+        try:
+            self._config.log.sent(result, seconds=self._clock() - began)
+        except BaseException as interrupt:  # while a handler works: the result is lost, the message is not
+            interrupt.outcome_unknown = True  # type: ignore[attr-defined]  # also on KeyboardInterrupt
+            raise
         return result
 
     def _deliver(self, outgoing: Envelope, rendered: Rendered, limit: Deadline) -> SendResult:

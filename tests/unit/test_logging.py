@@ -7,6 +7,7 @@ import pickle
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,31 @@ def test_a_session_that_died_while_it_was_idle(lines: Lines) -> None:
     assert "too long idle" in unusable["reason"]
     assert unusable["logger"] == "mailbridge.pool"
     assert (unusable["connection_id"], retired["connection_id"]) == (first, first)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_an_interrupt_in_a_handler_does_not_make_a_sent_message_an_unsent_one(batch: bool) -> None:
+    class Interrupting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise KeyboardInterrupt
+
+    logger = logging.getLogger("interrupted")
+    handler = Interrupting(level=logging.INFO)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with ScriptedServer() as server, mailer_for(server, logger=logger) as mailer:
+            send_it = (
+                partial(mailer.send_many, [(BODY, envelope())])
+                if batch
+                else partial(mailer.send, BODY, envelope=envelope())
+            )
+            with pytest.raises(KeyboardInterrupt) as caught:
+                send_it()
+            assert caught.value.outcome_unknown is True  # type: ignore[attr-defined]
+            assert len(server.messages) == 1
+    finally:
+        logger.removeHandler(handler)
 
 
 # ---- whose logger
