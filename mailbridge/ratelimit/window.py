@@ -13,7 +13,7 @@ burst of a full bucket go together with all that has been refilled since.
 
 from collections import deque
 from collections.abc import Hashable
-from math import inf
+from math import inf, nextafter
 
 
 class Window:
@@ -40,7 +40,12 @@ class Window:
         lacking = count - self.free(now)
         if lacking <= 0:
             return now
-        return self.departures[lacking - 1] + self.per if lacking <= len(self.departures) else inf
+        return self._counts_until(self.departures[lacking - 1]) if lacking <= len(self.departures) else inf
+
+    def _counts_until(self, departure: float) -> float:
+        """The first moment at which `free` no longer counts it: a sum of floats may be short of that."""
+        moment = departure + self.per
+        return moment if moment - departure >= self.per else nextafter(moment, inf)
 
     def take(self, one: Hashable) -> None:
         """One goes."""

@@ -446,7 +446,7 @@ for _ in range(300):
     lease = None
     armed = True
     try:
-        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.002))  # which a busy machine may hear first
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.002))  # heard at once, maybe
         while True:
             lease = None
             lease = pool.acquire(fresh=random.random() < 0.1)
