@@ -287,6 +287,7 @@ class SMTPConnection:
         """Ask MAIL and RCPT and take it back with RSET: what would be accepted. Sends no mail."""
         deadline = self._limit(deadline)
         replies: dict[str, Reply] = {}
+        self._transactions().needs_reset = True
         envelope = Envelope(mail_from, rcpt_to or (mail_from,))
         replies["mail_from"] = self._single(commands.mail_from(envelope.sender), deadline)
         if replies["mail_from"].is_positive and rcpt_to:
@@ -296,9 +297,10 @@ class SMTPConnection:
         return replies
 
     def reset(self, deadline: Seconds = None) -> Reply:
-        """RSET; whatever the server answers, the next transaction starts clean."""
+        """RSET. If the server refuses it, and a transaction was left open, the next one begins with it."""
         reply = self._single(commands.RSET, deadline)
-        self._transactions().needs_reset = not reply.is_positive
+        if reply.is_positive:
+            self._transactions().needs_reset = False
         return reply
 
     def noop(self, deadline: Seconds = None) -> Reply:

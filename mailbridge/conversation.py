@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from mailbridge.config import SMTPConfig
 from mailbridge.errors import MailbridgeError, ProtocolViolation
-from mailbridge.flows.steps import Step
+from mailbridge.flows.steps import Step, is_empty_line
 from mailbridge.hints import hint_for
 from mailbridge.net.deadline import Clock, Deadline
 from mailbridge.net.dialogue_log import DialogueLog
@@ -88,7 +88,7 @@ class Conversation:
         if not self.wire.is_quiet:
             return "out of step"
         said = self.stream.receive_now()
-        if said is None:
+        if said is None or is_empty_line(said):
             return None
         self.wire.is_over = True  # no QUIT to a server that has said good-bye itself
         text = printable(self.wire.quotations.masked(said.decode("utf-8", "replace").strip()), 200)

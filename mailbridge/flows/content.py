@@ -103,7 +103,7 @@ async def after_354(wire: Wire, source: Source, answers: int) -> list[Call]:
 
     From the moment the dot may leave, the outcome is in doubt.
     """
-    is_answered = not wire.parser.is_empty  # a refusal may come in one piece with the 354
+    is_answered = wire.has_unread()  # a refusal may come in one piece with the 354
     ends = [wire.expect(commands.CONTENT, takes_unread=True) for _ in range(answers)]
     if is_answered:
         raise await _early(wire, ends[0])
@@ -209,7 +209,8 @@ async def _finish(wire: Wire, source: Source, data: bytes, ends: list[Call], com
     said = await Look()  # before the commit, since after it nothing is certain until the answer
     if said is not None:
         take_in(wire, said, "content")
-        raise await _early(wire, ends[0])
+        if ends[0].reply is not None or wire.has_unread():
+            raise await _early(wire, ends[0])
     wire.commit(ends, command)
     await WriteContent(
         bytes(view[border:]), "final", stops_early=False, is_new=True, shown="" if border else shown

@@ -121,8 +121,13 @@ async def nothing_is_there(wire: Wire, stage: str) -> None:
     """In step: before a command that answers to nothing pending, there is nothing to be read."""
     wire.require_nothing_unread(stage)
     data = await Look()
-    if data is not None:
+    if data is not None and not is_empty_line(data):
         raise _unasked(wire, data, stage)
+
+
+def is_empty_line(data: bytes) -> bool:
+    """Whether `data` is nothing but line ends, which say nothing; end-of-file does."""
+    return bool(data) and not data.strip(b"\r\n")
 
 
 def _unasked(wire: Wire, data: bytes, stage: str) -> ConnectionLost | ProtocolViolation:

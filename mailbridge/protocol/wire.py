@@ -10,6 +10,7 @@ that commits may have left and has had no clear answer.
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mailbridge.errors import ProtocolViolation
@@ -133,7 +134,7 @@ class Wire:
 
     def require_nothing_unread(self, stage: str) -> None:
         """Raise `ProtocolViolation` if the server said more than it was asked."""
-        if not self.parser.is_empty:
+        if self.has_unread():
             raise ProtocolViolation("The server sent more replies than it was asked for", stage=stage)
 
     @property
@@ -143,7 +144,13 @@ class Wire:
     @property
     def is_quiet(self) -> bool:
         """Nothing queued, nothing unanswered, no byte unread: the two sides are in step."""
-        return not self.is_over and not self._queued and not self._unanswered and self.parser.is_empty
+        return not (self.is_over or self._queued or self._unanswered or self.has_unread())
+
+    def has_unread(self) -> bool:
+        """Whether the server said more than it was asked; empty lines are nothing."""
+        with suppress(ProtocolViolation):  # then there is something, and who reads it will be told
+            self.parser.skip_empty_lines()
+        return not self.parser.is_empty
 
     @property
     def is_in_doubt(self) -> bool:
