@@ -57,7 +57,7 @@ class Canonical:
             piece = b"\r" + piece
         self._ends_in_cr = piece.endswith(b"\r")
         clean = _with_crlf(piece[:-1] if self._ends_in_cr else piece)
-        self._is_within_line = bool(clean or self._is_within_line) and not clean.endswith(_CRLF)
+        self._is_within_line = not clean.endswith(_CRLF)
         return clean
 
     def finish(self) -> bytes:

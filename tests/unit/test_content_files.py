@@ -107,6 +107,16 @@ def test_a_file_that_changes_meanwhile_is_never_complete(path: Path, change: Cal
     assert descriptors() == before
 
 
+def test_a_file_that_grows_is_not_followed(path: Path) -> None:
+    """A log that is written faster than it is sent would never end."""
+    pieces = file_content(path).pieces()
+    got = [next(pieces)]
+    path.write_bytes(LARGE * 10)
+    with pytest.raises(InvalidMessage, match="the file changed"):
+        got.extend(pieces)
+    assert len(b"".join(got)) <= len(LARGE)
+
+
 def test_a_change_that_the_file_system_does_not_tell(path: Path) -> None:
     """As many bytes at the same time, but one line end more of them is bare."""
     content, about = file_content(path), path.stat()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from email.message import EmailMessage
@@ -179,6 +180,39 @@ def test_a_file_is_read_from_where_it_stands_and_stays_there(name: str, data: by
         assert file.tell() == 8
     assert file.read(len(data)) == data
     file.close()
+
+
+def test_what_is_not_flushed_yet_is_no_later_change(tmp_path: Path) -> None:
+    with as_path(b"12345678" + LARGE, tmp_path).open("r+b") as file:
+        file.write(b"changed!")
+        content, _ = read_content(file, accept)
+        time.sleep(0.02)  # the clock of the file system has ticks
+        file.flush()
+        assert bytes(content) == canonical(LARGE)
+
+
+class Swapping(io.BufferedReader):
+    """A plain file by its descriptor, but other content."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(size).swapcase()
+
+
+class SwappingRaw(io.FileIO):
+    def read(self, size: int | None = -1, /) -> bytes:
+        return (super().read(size) or b"").swapcase()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [SwappingRaw, lambda path: io.BufferedReader(SwappingRaw(path)), lambda path: Swapping(io.FileIO(path))],
+)
+def test_a_file_of_another_kind_is_asked_for_its_content(make: Callable[[Path], Any], tmp_path: Path) -> None:
+    with make(as_path(LARGE, tmp_path)) as file:
+        expected = file.read()
+        file.seek(0)
+        content, _ = read_content(file, accept)
+        assert bytes(content) == canonical(expected)
 
 
 @given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"a", b"\xff", b""]), max_size=20))
