@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from mailbridge import (
+    ConnectTimeout,
     Envelope,
     GreetingRefused,
     Mailer,
     Message,
     ProxyURL,
+    ReplyTimeout,
     SMTPConfig,
     SMTPConnection,
     mechanisms,
@@ -183,6 +185,43 @@ def test_the_name_in_ehlo(given: str, said: bytes) -> None:
     with ScriptedServer() as server:
         sent(Mailer(SMTPConfig.from_mapping(at(server, security="none", local_hostname=given))))
         assert server.connections[0].commands[0] == said
+
+
+def test_starttls_that_is_offered_is_left_alone_on_demand(certificates: Certificates) -> None:
+    good = certificates.good
+    with ScriptedServer(tls="starttls", certfile=good.cert_file, keyfile=good.key_file) as server:
+        sent(Mailer(SMTPConfig.from_mapping(at(server, security="none"))))
+        assert b"STARTTLS" not in server.connections[0].commands
+
+
+@pytest.mark.parametrize("method", ["PLAIN", "LOGIN", "CRAM-MD5"])
+def test_the_login_that_is_asked_for(method: str) -> None:
+    with ScriptedServer(users={"username": "password"}) as server:
+        auth = {"username": "username", "password": "password", "auth": method}
+        sent(Mailer(SMTPConfig.from_mapping(at(server, security="none", **auth))))
+        assert any(each.startswith(b"AUTH " + method.encode()) for each in server.connections[0].commands)
+
+
+@pytest.mark.parametrize(
+    ("option", "fault", "error"),
+    [
+        ("connect", Fault("tls", "silence"), ConnectTimeout),
+        ("greeting", Fault("greeting", "silence"), ReplyTimeout),
+        ("command", Fault("mail", "silence"), ReplyTimeout),
+        ("final", Fault("final", "silence"), ReplyTimeout),
+    ],
+)
+def test_each_time_limit(
+    option: str, fault: Fault, error: type[Exception], certificates: Certificates
+) -> None:
+    good = certificates.good
+    tls = {"tls": "implicit", "certfile": good.cert_file, "keyfile": good.key_file}
+    under_tls = {"security": "tls", "tls": {"verify": False}}
+    is_of_tls = option == "connect"
+    with ScriptedServer(faults=[fault], **(tls if is_of_tls else {})) as server:
+        options = at(server, timeouts={option: 0.2}, **(under_tls if is_of_tls else {"security": "none"}))
+        with Mailer(SMTPConfig.from_mapping(options)) as mailer, pytest.raises(error):
+            mailer.send(Message(subject="Test", sender=FROM, to=[TO], text="Hello!"))
 
 
 # ---- SMTP connection
