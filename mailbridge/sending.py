@@ -149,8 +149,6 @@ class Sending:
     def _deliver_group(self, transaction: Transaction, done: Delivered, deadline: Deadline) -> Delivered:
         """One of several; after `done`, whose recipients have the message."""
         try:
-            if not self._talk.is_open:
-                raise ConnectionLost("The session ended before this recipient's turn", stage="mail_from")
             return self._deliver_all(transaction, deadline)
         except RecipientsRefused as error:
             return Delivered((), error.rejected, done.response)

@@ -373,9 +373,11 @@ class TestLIMITS:
             exchange("MAIL FROM:<s@x.example>", *(f"RCPT TO:<{address}>" for address in group)) + DATA
             for group in (self.EVERYBODY[:2], self.EVERYBODY[2:4], self.EVERYBODY[4:])
         )
+        dialogue = dialogue.replace("S: 250 message accepted", "S: 250 queued as FIRST", 1)
         with talking(dialogue) as mailer:
             result = mailer.send(CONTENT, envelope=Envelope("s@x.example", self.EVERYBODY))
         assert (result.accepted, result.rejected) == (self.EVERYBODY, {})
+        assert result.response.text == "queued as FIRST"
 
     def test_each_recipient_keeps_its_parameters(self) -> None:
         dialogue = opened("LIMITS RCPTMAX=1", "DSN") + "".join(
@@ -426,6 +428,7 @@ class TestLIMITS:
                 assert server.messages == ()
                 return
             result = mailer.send(CONTENT, envelope=envelope)
+            assert result.response.code == 250
             taken = [address for address in self.EVERYBODY if address not in no]
             assert (list(result.accepted), set(result.rejected)) == (taken, set(no))
             assert [a for message in server.messages for a in message.recipients] == taken
@@ -465,7 +468,7 @@ class TestLIMITS:
         with talking(session, session) as mailer:
             for _ in range(4):
                 assert mailer.send(CONTENT, envelope=Envelope("s@x.example", "a@x.example")).accepted
-            assert mailer.stats().opened_total == 2
+            assert (mailer.stats().opened_total, mailer.stats().idle) == (2, 0)
 
     def test_a_message_that_a_session_has_no_room_for_goes_on_a_fresh_one(self) -> None:
         one = exchange("MAIL FROM:<s@x.example>", "RCPT TO:<a@x.example>") + DATA
