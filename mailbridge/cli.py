@@ -26,6 +26,7 @@ from mailbridge import (
     VerifyReport,
 )
 from mailbridge.cli_oauth2 import add_authorize
+from mailbridge.logs import ROOT
 from mailbridge.services import all_services
 
 URL_VARIABLE = "MAILBRIDGE_URL"
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _dialogue_shown() -> Iterator[None]:
-    logger, handler = logging.getLogger("mailbridge"), logging.StreamHandler(sys.stderr)
+    logger, handler = logging.getLogger(ROOT), logging.StreamHandler(sys.stderr)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
@@ -113,7 +114,7 @@ def _config(options: argparse.Namespace) -> SMTPConfig:
     if len(urls) > 1:
         beside = {"servers": [{"url": url, "priority": place} for place, url in enumerate(urls, start=1)]}
     if options.debug:
-        beside["debug"] = True
+        beside |= {"debug": True, "logger": ROOT}  # which is the one that is shown
     if options.timeout is not None:
         beside |= {"timeout": options.timeout, "timeouts": {"total": options.timeout}}
     return SMTPConfig.from_mapping(beside)

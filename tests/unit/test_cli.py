@@ -187,7 +187,7 @@ def test_a_failed_send_is_1_and_json_says_whether_it_may_be_repeated(
 
 def test_the_dialogue_is_shown_with_secrets_masked(capfd: pytest.CaptureFixture[str]) -> None:
     with ScriptedServer(users={"u": "hunter2"}, auth=["PLAIN"]) as server:
-        main(["verify", url(server, "u:hunter2@"), "--debug"])
+        main(["verify", f"{url(server, 'u:hunter2@')}&logger=shop.mail", "--debug"])
     err = capfd.readouterr().err
     assert "C: EHLO" in err
     assert "AUTH PLAIN ***" in err
