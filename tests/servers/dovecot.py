@@ -164,6 +164,10 @@ class Dovecot:
         """What has been passed on so far."""
         return self._sink.messages()
 
+    def mailbox(self, name: str) -> list[StoredMessage]:
+        """All that lies in the mailbox of one of MAILBOXES."""
+        return self._maildirs[name].messages()
+
     def stored(self, name: str, message_id: str) -> list[bytes]:
         """The copies of this message that lie in the mailbox of one of MAILBOXES, as they were sent."""
         return [message.content for message in self._maildirs[name].with_message_id(message_id)]
