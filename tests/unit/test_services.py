@@ -1,4 +1,4 @@
-"""The well-known services: found by every name they go by, sound by their own rules, beneath what is given."""
+"""The well-known services: found by every name they go by, sound by their own rules, beneath what is said."""
 
 import json
 import pickle

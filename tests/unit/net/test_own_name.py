@@ -24,9 +24,20 @@ def test_the_full_name_of_this_machine(name: str, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     "name",
-    ["web-1", "localhost", "web.local", "localhost.localdomain", "", "a b.example", "a\r\nRCPT.example", "a..b",
-     "-a.example", "192.0.2.7", "büro.example", f"{'a' * 64}.example", ".".join(["a" * 60] * 5)],
-)  # fmt: skip
+    [
+        *(
+            "web-1",
+            "localhost",
+            "web.local",
+            "localhost.localdomain",
+            "",
+            "a b.example",
+            "a..b",
+            "-a.example",
+        ),
+        *("a\r\nRCPT.example", "192.0.2.7", "büro.example", f"{'a' * 64}.example", ".".join(["a" * 60] * 5)),
+    ],
+)
 @pytest.mark.parametrize(
     ("sockname", "literal"),
     [
