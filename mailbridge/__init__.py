@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from mailbridge.oauth2_options import OAuth2Options
     from mailbridge.options import PoolOptions, RetryOptions, Timeouts, TLSOptions
     from mailbridge.pool import PoolStats
+    from mailbridge.priorities import Priority
     from mailbridge.proxies import ProxyURL, register_proxy
     from mailbridge.rate_options import RateLimiter, RateOptions
     from mailbridge.registry import close_all, mailer_for
@@ -74,6 +75,7 @@ _HOMES = {
     "oauth2_options": ("OAuth2Options",),
     "options": ("PoolOptions", "RetryOptions", "TLSOptions", "Timeouts"),
     "pool": ("PoolStats",),
+    "priorities": ("Priority",),
     "proxies": ("ProxyURL", "register_proxy"),
     "rate_options": ("RateLimiter", "RateOptions"),
     "registry": ("close_all", "mailer_for"),
@@ -117,6 +119,7 @@ __all__ = [
     "PoolOptions",
     "PoolStats",
     "PoolTimeout",
+    "Priority",
     "ProtocolViolation",
     "ProxyFailed",
     "ProxyURL",

@@ -66,8 +66,8 @@ class Session:
         """As `Mailer.send`."""
         self._progress = progress
         limit = Deadline.after(deadline, self._clock).within(self._config.timeouts.total)
-        outgoing, rendered = prepared(message, envelope, self._config)
         self._lane = lane_of(priority or (message.priority if isinstance(message, Message) else None))
+        outgoing, rendered = prepared(message, envelope, self._config)
         began, self._connection_id = self._clock(), None
         try:
             result = self._deliver(outgoing, rendered, limit)

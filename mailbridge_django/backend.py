@@ -28,6 +28,7 @@ from mailbridge import (
     EnvelopeOptions,
     InvalidMessage,
     MailbridgeError,
+    Priority,
     Rendered,
     SendResult,
     SMTPConfig,
@@ -53,6 +54,11 @@ class Delivery:
     config: SMTPConfig | None = None
     outcome: SendResult | Exception | None = None
     may_be_silenced: bool = False
+
+    @property
+    def priority(self) -> Priority | None:
+        """The lane in which it waits: the message's attribute `mailbridge_priority`, if it has one."""
+        return getattr(self.message, "mailbridge_priority", None)
 
     @property
     def error(self) -> Exception | None:
@@ -95,7 +101,7 @@ class EmailBackend(ConfiguredBackend):
         for delivery in batch:
             self._choose_server(delivery)
         ready = (delivery for delivery in batch if delivery.config is not None)
-        for config, deliveries in groupby(ready, key=lambda delivery: delivery.config):
+        for (config, _), deliveries in groupby(ready, key=lambda each: (each.config, each.priority)):
             if config is not None:
                 self.deliver(config, list(deliveries))
 
@@ -139,10 +145,15 @@ class EmailBackend(ConfiguredBackend):
         return mailbridge.render(message.message()), Envelope(sender, recipients, **_wishes(message))
 
     def deliver(self, config: SMTPConfig, deliveries: list[Delivery]) -> None:
-        """Send through the mailer of `config`, and give each of `deliveries` its outcome."""
+        """Send through the mailer of `config`, and give each of `deliveries` its outcome.
+
+        They are of one priority.
+        """
         handed: list[Delivery] = []
         try:
-            outcomes = mailbridge.mailer_for(config).send_many(self._prepared(deliveries, handed))
+            outcomes = mailbridge.mailer_for(config).send_many(
+                self._prepared(deliveries, handed), priority=deliveries[0].priority
+            )
         except OSError as error:
             _give_outcome(deliveries, error)
             return

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from mailbridge import Envelope, EnvelopeOptions, Rendered, SendResult, Session
+from mailbridge import Envelope, EnvelopeOptions, Priority, Rendered, SendResult, Session
 from mailbridge_flask.addresses import AnyAddress
 from mailbridge_flask.message import Message
 
@@ -63,6 +63,7 @@ class Connection:
         envelope_from: AnyAddress | None = None,
         *,
         deadline: float | None = None,
+        priority: Priority | None = None,
         **wishes: Unpack[EnvelopeOptions],
     ) -> SendResult | None:
         """Send one message; as `Mail.send`. `envelope_from` is the sender for bounces (MAIL FROM).
@@ -76,7 +77,7 @@ class Connection:
             )
 
         def transmit(rendered: Rendered, envelope: Envelope) -> SendResult:
-            return session.send(rendered, envelope=envelope, deadline=deadline)
+            return session.send(rendered, envelope=envelope, deadline=deadline, priority=priority)
 
         result = self._state.deliver(
             message, self._name, transmit, envelope_from=envelope_from, wishes=wishes

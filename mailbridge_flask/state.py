@@ -13,7 +13,7 @@ from typing import Any, Unpack
 from flask import Flask
 
 import mailbridge
-from mailbridge import ConfigurationError, Envelope, EnvelopeOptions, Mailer, Rendered, SendResult
+from mailbridge import ConfigurationError, Envelope, EnvelopeOptions, Mailer, Priority, Rendered, SendResult
 from mailbridge_flask import flask_mail_keys, mime, signals
 from mailbridge_flask.addresses import AnyAddress
 from mailbridge_flask.connection import Connection
@@ -72,11 +72,16 @@ class MailState:
         *,
         using: str = DEFAULT,
         deadline: float | None = None,
+        priority: Priority | None = None,
         **wishes: Unpack[EnvelopeOptions],
     ) -> SendResult | None:
         """Send one message by the mailer `using`. See `Mail.send`."""
         mailer = self.mailer(using)
-        return self.deliver(message, using, lambda *what: _send(mailer, what, deadline), wishes=wishes)
+
+        def transmit(rendered: Rendered, envelope: Envelope) -> SendResult:
+            return mailer.send(rendered, envelope=envelope, deadline=deadline, priority=priority)
+
+        return self.deliver(message, using, transmit, wishes=wishes)
 
     def send_message(self, *args: Any, **kwargs: Any) -> SendResult | None:
         """Send the message that these arguments make."""
@@ -160,8 +165,3 @@ class MailState:
             stage="config",
             hint=f"Did you mean {nearest[0]!r}?" if nearest else f"There are: {', '.join(self._mailers)}.",
         )
-
-
-def _send(mailer: Mailer, what: tuple[Rendered, Envelope], deadline: float | None) -> SendResult:
-    rendered, envelope = what
-    return mailer.send(rendered, envelope=envelope, deadline=deadline)
