@@ -20,14 +20,15 @@ ADAPTERS = ("mailbridge_django", "mailbridge_flask")
 LONGEST_FILE = 400  # lines; what people hold up has files near 250, what ages badly has one beyond 1 000
 
 LAYERS = (
-    "errors secret results priorities options rate_options endpoint login_options oauth2_options urls server_options config envelope extensions addresses"
-    " mailbox message hints libraries logs proxies mechanisms services attachment fields mime"
-    " defaults dkim_options",
+    "errors secret results priorities options rate_options endpoint login_options oauth2_options urls"
+    " server_options config envelope extensions addresses mailbox message hints libraries logs proxies"
+    " mechanisms services attachment fields mime defaults dkim_options",
     "protocol",
     "flows",
     "net",
-    "pool retry failover breaker server_breaker channel connection connecting sending login conversation credentials transactions ratelimit throttling oauth2"
-    " rendering serializing content_files content_sources preparing signing processes",
+    "pool retry failover breaker server_breaker channel connection connecting sending login conversation"
+    " credentials transactions ratelimit throttling oauth2 rendering serializing content_files"
+    " content_sources preparing signing processes",
     "mailer session upstream server_stats registry verification routing __init__",
     "cli cli_oauth2 testing server __main__",
 )

@@ -1,4 +1,4 @@
-"""The name in EHLO: a full host name if there is one, else the address of the session's own end; never from DNS."""
+"""The name in EHLO: a full host name if there is one, else the address of the session's end; without DNS."""
 
 import socket
 
