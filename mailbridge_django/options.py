@@ -24,7 +24,7 @@ OWN_NAMES = (
     *("url", "service", "security", "auth", "allow_insecure_auth", "oauth2", "tls", "timeouts"),
     *("local_hostname", "source_address", "family", "allow_internal_networks", "proxy", "proxy_protocol"),
     *("protocol", "pool", "rate", "retry", "pipelining", "disable", "partial", "servers", "dsn", "defaults"),
-    *("debug", "logger", "config_resolver"),
+    *("dkim", "debug", "logger", "config_resolver"),
 )
 #: The options of Django's backend, in the order of its positional arguments; `fail_silently` left out.
 DJANGO_NAMES = (
@@ -55,10 +55,12 @@ def given(**options: Any) -> Options:
 
 
 def _sealed(name: str, value: Any) -> Any:
-    """`value` without a secret in clear; in the dict of OAuth2, and in those of servers, too."""
+    """`value` without a secret in clear; in the dicts of OAuth2, DKIM and servers, too."""
     if name in _SECRETS and isinstance(value, str):
         return Secret(value)
-    if name in ("oauth2", "service_account") and isinstance(value, Mapping):
+    if name == "dkim" and isinstance(value, (list, tuple)):
+        return [_sealed(name, each) for each in value]
+    if name in ("oauth2", "service_account", "dkim") and isinstance(value, Mapping):
         return {inner: _sealed(str(inner), each) for inner, each in value.items()}
     if name == "servers" and isinstance(value, (list, tuple)):
         return [_sealed_server(each) for each in value]

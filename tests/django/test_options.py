@@ -219,3 +219,12 @@ def test_a_service_stands_in_for_an_endpoint_beneath() -> None:
 def test_flags_beneath_a_service_decide_nothing() -> None:
     assert not flags_decide([SERVICE, given(use_tls=True)])
     assert flags_decide([given(use_tls=True), SERVICE])
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_keys_of_dkim_are_sealed(many: bool) -> None:
+    key = {"domain": "x.example", "selector": "s", "private_key": "hunter2"}
+    options = given(dkim=[key] if many else key)
+    assert "hunter2" not in repr(options)
+    sealed = options["dkim"][0] if many else options["dkim"]
+    assert sealed["private_key"] == Secret("hunter2")
