@@ -6,6 +6,7 @@ encoded word that the email package would decode. Writing and folding belong to 
 
 import re
 from collections.abc import Iterable
+from email.header import Header
 from email.headerregistry import Address
 from email.message import EmailMessage
 from urllib.parse import unquote, urlsplit
@@ -15,6 +16,7 @@ from mailbridge.errors import InvalidAddress, InvalidMessage
 from mailbridge.results import printable
 
 __all__ = [
+    "ENCODED_WORD",
     "Addresses",
     "AnyAddress",
     "as_address",
@@ -33,6 +35,8 @@ Addresses = str | Address | Iterable[AnyAddress]
 
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 _FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322 section 2.2
+#: What readers decode (RFC 2047 section 2, taken generously).
+ENCODED_WORD = re.compile(r"=\?[^?]*\?[bq]\?.*?\?=", re.IGNORECASE)
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]+>")  # RFC 5322 section 3.6.4, without blanks and comments
 _URI = re.compile(r"[!#-;=?-~]+")  # RFC 3986 appendix C: what may stand between "<" and ">"
 # A URI is one word, and must fit on a line of 998 with the name of the field (RFC 5322 section 2.1.1).
@@ -46,16 +50,20 @@ def checked(what: str, text: str) -> str:
     return text
 
 
-def set_field(message: EmailMessage, name: str, value: str) -> None:
-    """Add a field. Raises InvalidMessage for what can't be one."""
+def set_field(message: EmailMessage, name: str, value: str, *, is_text: bool = False) -> None:
+    """Add a field; text arrives as it is, be it like an encoded word. Raises InvalidMessage."""
     if not _FIELD_NAME.fullmatch(name):
         raise InvalidMessage(f"{name!r} can't be the name of a header field")
+    text = checked(f"header field {name}", value)
+    if ENCODED_WORD.search(text):
+        if not is_text:
+            raise InvalidMessage(f"The header field {name} can't hold what looks like an encoded word")
+        # The email package decodes them in what it is given, and readers would: so this becomes one itself.
+        text = Header(text, "utf-8").encode(linesep="")
     try:
-        message[name] = checked(f"header field {name}", value)
+        message[name] = text
     except ValueError as error:
         raise InvalidMessage(f"The header field {name} can't be set: {error}") from error
-    # The email package decodes encoded words in what it is given.
-    checked(f"header field {name}", str(message[name]))
 
 
 def as_addresses(given: Addresses) -> list[Address]:

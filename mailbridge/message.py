@@ -123,7 +123,7 @@ class Message:
             raise InvalidMessage("The message has no sender")
         message = EmailMessage(policy=POLICY)
         self._say_who(message)
-        set_field(message, "Subject", str(self.subject))
+        set_field(message, "Subject", str(self.subject), is_text=True)
         if self.date is not None:
             message["Date"] = self.date
         self._say_more(message)
@@ -174,4 +174,4 @@ class Message:
         for name, value in pairs:
             if name.lower() in taken or name.lower().startswith("content-"):
                 raise InvalidMessage(f"The header field {name} is not set through headers")
-            set_field(message, name, str(value))
+            set_field(message, name, str(value), is_text=True)

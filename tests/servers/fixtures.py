@@ -15,10 +15,12 @@ import pytest
 
 from tests.servers.certificates import Certificates
 from tests.servers.dante import Dante
+from tests.servers.doveadm import Doveadm
 from tests.servers.dovecot import Dovecot
 from tests.servers.exim import Exim
 from tests.servers.haproxy import HAProxy
 from tests.servers.lab import Lab
+from tests.servers.mailparser import Mailparser
 from tests.servers.microsocks import Microsocks
 from tests.servers.nginx import Nginx
 from tests.servers.oauth2_mock import OAuth2Mock
@@ -135,6 +137,16 @@ def oauth2_mock(lab: Lab) -> OAuth2Mock:
 def dovecot_of_mock(lab: Lab) -> Dovecot:
     """One that asks `oauth2_mock` whose a token is."""
     return ask_for(lab.dovecot_of_mock)
+
+
+@pytest.fixture(scope="session")
+def mailparser(lab: Lab) -> Mailparser:
+    return ask_for(lab.mailparser)
+
+
+@pytest.fixture(scope="session")
+def doveadm(lab: Lab) -> Doveadm:
+    return ask_for(lab.doveadm)
 
 
 @pytest.fixture

@@ -13,9 +13,11 @@ from typing import Protocol, TypeVar
 
 from tests.servers.certificates import Certificates, make_certificates
 from tests.servers.dante import Dante
+from tests.servers.doveadm import Doveadm
 from tests.servers.dovecot import Dovecot
 from tests.servers.exim import Exim
 from tests.servers.haproxy import HAProxy
+from tests.servers.mailparser import Mailparser
 from tests.servers.microsocks import Microsocks
 from tests.servers.nginx import Nginx
 from tests.servers.oauth2_mock import OAuth2Mock
@@ -106,6 +108,12 @@ class Lab:
         return self._get(
             "dovecot of mock", lambda folder: Dovecot(folder, self.certificates, introspection_url=url)
         )
+
+    def mailparser(self) -> Mailparser:
+        return self._get("mailparser", Mailparser)
+
+    def doveadm(self) -> Doveadm:
+        return self._get("doveadm", Doveadm)
 
     def smtp_sink(self, *options: str) -> SmtpSink:
         """A new one each time; end it with `stop_smtp_sinks`."""
