@@ -28,6 +28,7 @@ from tests.servers.opensmtpd import OpenSmtpd
 from tests.servers.postfix import Postfix
 from tests.servers.process import MissingServerError
 from tests.servers.proxy_faults import Protocol
+from tests.servers.redis import Redis
 from tests.servers.relay import Relay
 from tests.servers.scripted_proxy import ScriptedProxy
 from tests.servers.sink import SmtpSink
@@ -126,6 +127,11 @@ def haproxy(lab: Lab) -> HAProxy:
 @pytest.fixture(scope="session")
 def nginx(lab: Lab) -> Nginx:
     return ask_for(lab.nginx)
+
+
+@pytest.fixture(scope="session")
+def redis(lab: Lab) -> Redis:
+    return ask_for(lab.redis)
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from tests.servers.oauth2_mock import OAuth2Mock
 from tests.servers.opensmtpd import OpenSmtpd
 from tests.servers.postfix import Postfix
 from tests.servers.process import MissingServerError, make_folder
+from tests.servers.redis import Redis
 from tests.servers.sink import SmtpSink
 from tests.servers.squid import Squid
 from tests.servers.ssh import SshTunnel
@@ -98,6 +99,9 @@ class Lab:
         return self._get(
             "nginx", lambda folder: Nginx(folder, self.certificates, self.postfix(), self.exim())
         )
+
+    def redis(self) -> Redis:
+        return self._get("redis", Redis)
 
     def oauth2_mock(self) -> OAuth2Mock:
         return self._get("oauth2_mock", lambda folder: OAuth2Mock(folder, self.certificates))

@@ -26,6 +26,7 @@ OPTIONAL = [
     "jwt",
     "nacl",
     "oauthlib",
+    "redis",
     "scramp",
     "socks",
     "spnego",
@@ -67,6 +68,11 @@ def test_importing_mailbridge_loads_no_optional_library_even_where_it_is_install
         ),
         ("scram", "from mailbridge import SMTPConfig\nSMTPConfig(auth='SCRAM-SHA-256')"),
         ("gssapi", "from mailbridge import SMTPConfig\nSMTPConfig(auth=['PLAIN', 'NTLM'])"),
+        (
+            "redis",
+            "from mailbridge.ratelimit import RedisRateLimiter\n"
+            "RedisRateLimiter('redis://localhost', 'k', limit=1)",
+        ),
         ("django", "from mailbridge_django import EmailBackend"),
         ("flask", "from mailbridge_flask import Mail"),
     ],
