@@ -109,7 +109,7 @@ def newer_versions(python: str, django: str) -> None:
     def run(session: nox.Session) -> None:
         if path is None:
             session.skip(f"no Python {python} that can make environments")
-        extras = "test,django,flask,idna,server,socks,oauth2-jwt,scram,gssapi"
+        extras = "test,django,flask,idna,server,socks,oauth2-jwt,scram,gssapi,dkim,redis"
         install_once(session, "-e", f".[{extras}]", f"Django~={django}.0")
         run_pytest(session, "tests/unit", "tests/django", "tests/flask")
         run_pytest(session, "tests/acceptance", "-m", "matrix", report=f"{session.name}-acceptance")

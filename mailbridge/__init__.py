@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         InvalidMessage,
         MailbridgeError,
         MessageRefused,
+        MessageTooLarge,
         NameNotResolved,
         NobodyListens,
         NotSupported,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         PoolTimeout,
         ProtocolViolation,
         ProxyFailed,
+        RateUnavailable,
         RecipientsRefused,
         Refused,
         ReplyTimeout,
@@ -40,7 +42,8 @@ if TYPE_CHECKING:
         TLSModeMismatch,
         TokenUnavailable,
     )
-    from mailbridge.mailer import Mailer, Session
+    from mailbridge.extensions import DSN, DeliverBy, EnvelopeOptions, Recipient
+    from mailbridge.mailer import Mailer
     from mailbridge.mechanisms import register_sasl
     from mailbridge.message import Message
     from mailbridge.oauth2.stores import FileTokenStore, MemoryTokenStore, TokenStore
@@ -48,18 +51,23 @@ if TYPE_CHECKING:
     from mailbridge.oauth2_options import OAuth2Options
     from mailbridge.options import PoolOptions, RetryOptions, Timeouts, TLSOptions
     from mailbridge.pool import PoolStats
+    from mailbridge.priorities import Priority
     from mailbridge.proxies import ProxyURL, register_proxy
+    from mailbridge.rate_options import RateLimiter, RateOptions
     from mailbridge.registry import close_all, mailer_for
     from mailbridge.rendering import Rendered, render
     from mailbridge.results import Reply, SendResult, Stage, VerifyReport
     from mailbridge.secret import Secret
+    from mailbridge.server_options import ServerOptions
+    from mailbridge.session import Session
 
 _HOMES = {
     "channel": ("Channel", "open_channel"),
     "config": ("SMTPConfig",),
     "connection": ("SMTPConnection",),
     "envelope": ("Envelope",),
-    "mailer": ("Mailer", "Session"),
+    "extensions": ("DSN", "DeliverBy", "EnvelopeOptions", "Recipient"),
+    "mailer": ("Mailer",),
     "mechanisms": ("register_sasl",),
     "message": ("Message",),
     "oauth2.stores": ("FileTokenStore", "MemoryTokenStore", "TokenStore"),
@@ -67,15 +75,20 @@ _HOMES = {
     "oauth2_options": ("OAuth2Options",),
     "options": ("PoolOptions", "RetryOptions", "TLSOptions", "Timeouts"),
     "pool": ("PoolStats",),
+    "priorities": ("Priority",),
     "proxies": ("ProxyURL", "register_proxy"),
+    "rate_options": ("RateLimiter", "RateOptions"),
     "registry": ("close_all", "mailer_for"),
     "rendering": ("Rendered", "render"),
     "results": ("Reply", "SendResult", "Stage", "VerifyReport"),
     "secret": ("Secret",),
+    "server_options": ("ServerOptions",),
+    "session": ("Session",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "DSN",
     "AccessToken",
     "AuthenticationFailed",
     "CertificateRejected",
@@ -85,7 +98,9 @@ __all__ = [
     "ConnectTimeout",
     "ConnectionLost",
     "DeadlineExceeded",
+    "DeliverBy",
     "Envelope",
+    "EnvelopeOptions",
     "FileTokenStore",
     "GreetingRefused",
     "InvalidAddress",
@@ -95,6 +110,7 @@ __all__ = [
     "MemoryTokenStore",
     "Message",
     "MessageRefused",
+    "MessageTooLarge",
     "NameNotResolved",
     "NobodyListens",
     "NotSupported",
@@ -103,10 +119,15 @@ __all__ = [
     "PoolOptions",
     "PoolStats",
     "PoolTimeout",
+    "Priority",
     "ProtocolViolation",
     "ProxyFailed",
     "ProxyURL",
+    "RateLimiter",
+    "RateOptions",
+    "RateUnavailable",
     "RecipientsRefused",
+    "Recipient",
     "Refused",
     "Rendered",
     "Reply",
@@ -117,6 +138,7 @@ __all__ = [
     "Secret",
     "SendResult",
     "SenderRefused",
+    "ServerOptions",
     "Session",
     "Stage",
     "TLSFailed",

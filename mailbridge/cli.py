@@ -1,4 +1,4 @@
-"""The command line: `mailbridge verify`, `send`, `serve` and `oauth2 authorize`.
+"""The command line: `mailbridge verify`, `send`, `serve`, `services` and `oauth2 authorize`.
 
 Only arguments, printing and exit codes: 0 done, 1 a stage or the send failed, 2 wrong usage or a
 configuration that can't work. What `authorize` does stands in `cli_oauth2`, `serve` in `cli_serve`.
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from mailbridge import (
     ConfigurationError,
@@ -27,6 +27,8 @@ from mailbridge import (
 )
 from mailbridge.cli_oauth2 import add_authorize
 from mailbridge.cli_serve import add_serve
+from mailbridge.logs import ROOT
+from mailbridge.services import all_services
 
 URL_VARIABLE = "MAILBRIDGE_URL"
 _COLOURS = {"ok": "32", "failed": "31", "skipped": "2"}
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _dialogue_shown() -> Iterator[None]:
-    logger, handler = logging.getLogger("mailbridge"), logging.StreamHandler(sys.stderr)
+    logger, handler = logging.getLogger(ROOT), logging.StreamHandler(sys.stderr)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
@@ -75,9 +77,10 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(config=_config)
         command.add_argument(
             "url",
-            nargs="?",
+            nargs="*",
+            metavar="URL",
             help=f"smtp://user:password@host:port/?option=value; default: ${URL_VARIABLE}, which keeps "
-            "the password out of the process list",
+            "the password out of the process list. Several: the next gets what the one before it fails at",
         )
         command.add_argument("--from", dest="mail_from", metavar="ADDRESS", required=command is send)
         command.add_argument("--to", action="append", default=[], metavar="ADDRESS", required=command is send)
@@ -86,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--debug", action="store_true", help="show the dialogue, secrets masked")
     _add_content_arguments(send)
     add_serve(commands.add_parser("serve", help="receive mail on this machine, to look at it"))
+    services = commands.add_parser("services", help="list the services that the option service knows")
+    services.set_defaults(run=_services, config=lambda _: None, debug=False)
+    services.add_argument("--json", action="store_true", help="print JSON")
     add_authorize(commands.add_parser("oauth2", help="get the first refresh token"))
     return parser
 
@@ -103,12 +109,14 @@ def _add_content_arguments(send: argparse.ArgumentParser) -> None:
 
 
 def _config(options: argparse.Namespace) -> SMTPConfig:
-    url = options.url or os.environ.get(URL_VARIABLE)
-    if not url:
+    urls = options.url or os.environ.get(URL_VARIABLE, "").split()
+    if not urls:
         raise ConfigurationError(f"No server given: name a URL, or set {URL_VARIABLE}", stage="config")
-    beside: dict[str, Any] = {"url": url}
+    beside: dict[str, Any] = {"url": urls[0]}
+    if len(urls) > 1:
+        beside = {"servers": [{"url": url, "priority": place} for place, url in enumerate(urls, start=1)]}
     if options.debug:
-        beside["debug"] = True
+        beside |= {"debug": True, "logger": ROOT}  # which is the one that is shown
     if options.timeout is not None:
         beside |= {"timeout": options.timeout, "timeouts": {"total": options.timeout}}
     return SMTPConfig.from_mapping(beside)
@@ -142,10 +150,10 @@ def _send(config: SMTPConfig, options: argparse.Namespace) -> int:
     return 1 if result.rejected else 0
 
 
-def _message(options: argparse.Namespace) -> tuple[Message | bytes, Envelope]:
+def _message(options: argparse.Namespace) -> tuple[Message | Path | BinaryIO, Envelope]:
     envelope = Envelope(options.mail_from, options.to)
     if options.raw is not None:
-        return _read(options.raw), envelope
+        return sys.stdin.buffer if options.raw == "-" else Path(options.raw), envelope
     text = options.text if options.file is None else _read(options.file).decode()
     message = Message(subject=options.subject, sender=options.mail_from, to=options.to, text=text or "")
     if options.html is not None:
@@ -153,6 +161,17 @@ def _message(options: argparse.Namespace) -> tuple[Message | bytes, Envelope]:
     for path in options.attach:
         message.attach(path)
     return message, envelope
+
+
+def _services(_: None, options: argparse.Namespace) -> int:
+    services = all_services()
+    if options.json:
+        print(json.dumps([service.as_dict() for service in services], indent=2))
+        return 0
+    for service in services:
+        others = ", ".join((*service.aliases, *service.domains))
+        print(f"{service.name:<24} {service.host}:{service.port} {service.security:<9} {others}".rstrip())
+    return 0
 
 
 def _read(name: str) -> bytes:
@@ -172,9 +191,12 @@ def _print_result(result: SendResult, *, as_json: bool) -> None:
             "message_id": result.message_id,
             "message_size": result.message_size,
             "round_trips": result.round_trips,
+            "failed_servers": {server: str(error) for server, error in result.failed_servers.items()},
         }
         print(json.dumps(facts, indent=2))
         return
+    for error in result.failed_servers.values():
+        print(f"not taken: {error}")
     recipients = ", ".join(result.accepted)
     print(f"{result.server} took {result.message_size} bytes for {recipients}: {result.response}")
     for address, reply in rejected.items():

@@ -1,65 +1,73 @@
 """`SMTPConfig`: everything about one server, as one frozen value that is also the registry's key.
 
 All options are parsed and checked here, once, whether they come as keywords, from a mapping
-(Django's OPTIONS, Flask's keys) or from a URL. Nothing connects, resolves or reads a file.
+(Django's OPTIONS, Flask's keys) or from a URL. Nothing connects or resolves, and of
+files only the key of DKIM is read.
 """
 
-import re
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from ipaddress import ip_address
 from typing import Any, Literal, TypedDict, Unpack
 
-from mailbridge.errors import ConfigurationError
+from mailbridge.defaults import MessageDefaults
+from mailbridge.dkim_options import DKIMOptions, parse_dkim
+from mailbridge.endpoint import (
+    parse_endpoint,
+    parse_host,
+    parse_local_hostname,
+    parse_source_address,
+    parse_way,
+)
+from mailbridge.extensions import DSN
 from mailbridge.libraries import load_libraries
+from mailbridge.login_options import parse_credentials
+from mailbridge.logs import ROOT, Log, parse_logger
 from mailbridge.mechanisms import may_lack_password, parse_mechanisms, require_fit
-from mailbridge.oauth2_options import OAuth2Options, parse_oauth2
+from mailbridge.oauth2_options import OAuth2Options
 from mailbridge.options import (
     Credential,
     PoolOptions,
     RetryOptions,
     Timeouts,
     TLSOptions,
-    as_count,
-    as_seconds,
-    as_secret,
+    as_choice,
     as_switch,
-    as_text,
+    as_words,
     build_group,
     invalid,
+    parse_dsn,
+    parse_pool,
+    parse_retry,
+    parse_timeouts,
     unknown_option,
 )
-from mailbridge.proxies import ProxyURL, parse_proxies
+from mailbridge.proxies import ProxyURL
+from mailbridge.rate_options import RateLimiter, RateOptions, parse_rate
 from mailbridge.secret import Secret, clear_locals
+from mailbridge.server_options import (
+    OF_THE_MAILER,
+    ServerOptions,
+    parse_servers,
+    refuse_beside_servers,
+    with_spelt_timeouts,
+)
+from mailbridge.services import Service, with_service
 from mailbridge.urls import options_of_url
 
 Security = Literal["tls", "starttls", "opportunistic", "none"]
 Family = Literal["any", "ipv4", "ipv6"]
-
-# RFC 8314 section 3.3 names 465 for implicit TLS, RFC 6409 587 for submission.
-DEFAULT_PORTS: Mapping[str, int] = {"tls": 465, "starttls": 587, "opportunistic": 587, "none": 25}
-
-# Names of the vocabulary whose machinery is not in this release: refused, never ignored.
-NOT_YET = {
-    "service": "name host, port and security instead",
-    "protocol": "only SMTP is spoken",
-    "rate": "limit the rate where messages are made",
-    "servers": "configure one server for each mailer",
-    "dsn": "leave it out",
-    "defaults": "set the headers on each message",
-}
-
-# RFC 5321 section 4.1.2: Domain or address-literal, the only things EHLO may name.
-_EHLO_NAME = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.?)+|\[[A-Za-z0-9:.\-]+\]")
 
 
 class Options(TypedDict, total=False):
     """The option vocabulary, as keywords take it. None means "not given"."""
 
     url: str | Secret | None
+    service: str | Service | None
     host: str | None
     port: int | None
+    protocol: Literal["smtp", "lmtp"] | None
     security: Security | None
     username: str | Callable[[], str] | None
     password: str | Secret | Callable[[], str] | None
@@ -74,18 +82,26 @@ class Options(TypedDict, total=False):
     family: Family | None
     allow_internal_networks: bool | None
     pool: PoolOptions | Mapping[str, Any] | bool | None
+    rate: RateOptions | Mapping[str, Any] | RateLimiter | str | None
     retry: RetryOptions | Mapping[str, Any] | int | None
     proxy: str | Secret | Mapping[str, Any] | list[Any] | tuple[Any, ...] | None
     proxy_protocol: Literal[1, 2] | None
     pipelining: Literal["auto", "off"] | None
     disable: list[str] | tuple[str, ...] | str | None
     partial: Literal["deliver", "all-or-none"] | None
+    defaults: MessageDefaults | Mapping[str, Any] | None
+    dkim: DKIMOptions | Mapping[str, Any] | list[Any] | tuple[Any, ...] | None
+    dsn: DSN | Mapping[str, Any] | None
     debug: bool | None
+    logger: str | logging.Logger | None
+    servers: list[Any] | tuple[Any, ...] | None
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class SMTPConfig:
     """One server, and how to speak to it. Frozen, hashable, comparable; secrets are masked.
+
+    With `servers` it stands for several; then its host, port and login are those of the first.
 
     Every option is described in docs/options.md. Raises `ConfigurationError` for an unknown
     name (naming the nearest known one), a bad value, or a pair that can't stand together.
@@ -93,6 +109,7 @@ class SMTPConfig:
 
     host: str
     port: int
+    protocol: Literal["smtp", "lmtp"]
     security: Security
     username: str | Callable[[], str] | None
     password: Credential | None
@@ -108,11 +125,18 @@ class SMTPConfig:
     proxy: tuple[ProxyURL, ...]
     proxy_protocol: Literal[1, 2] | None
     pool: PoolOptions
+    rate: RateOptions | RateLimiter | None
     retry: RetryOptions
     pipelining: Literal["auto", "off"]
     disable: tuple[str, ...]
     partial: Literal["deliver", "all-or-none"]
+    defaults: MessageDefaults
+    dkim: tuple[DKIMOptions, ...]
+    dsn: DSN | None
     debug: bool
+    logger: str
+    service: Service | None
+    servers: tuple[ServerOptions, ...]
 
     def __init__(self, **options: Unpack[Options]) -> None:
         outer = sys.exception()
@@ -145,7 +169,9 @@ class SMTPConfig:
 
     @property
     def server(self) -> str:
-        """The server's name in messages and logs: host:port, or unix:/path."""
+        """The server's name in messages and logs: host:port, or unix:/path; of several, all names."""
+        if self.servers:
+            return ", ".join(each.config.server for each in self.servers)
         if self.unix_path is not None:
             return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -156,29 +182,76 @@ class SMTPConfig:
         return self.host.removeprefix("unix:") if self.host.startswith("unix:") else None
 
     @property
+    def endpoints(self) -> tuple[ServerOptions, ...]:
+        """The servers to send by, in the order of their priorities: those of `servers`, or this one alone."""
+        return self.servers or (ServerOptions(config=self),)
+
+    @property
+    def log(self) -> Log:
+        """Where the lines about this server go."""
+        return Log(self.logger, self.server)
+
+    @property
     def has_credentials(self) -> bool:
         """Whether a login is wanted: with a user, or by a mechanism that needs none."""
         return self.username is not None or may_lack_password(self.auth)
 
 
-KNOWN = sorted({*Options.__annotations__, *NOT_YET})
-_GROUPS = ("tls", "timeouts", "pool", "retry", "oauth2")
+KNOWN = sorted(Options.__annotations__)
+_GROUPS = ("tls", "timeouts", "pool", "rate", "retry", "oauth2", "defaults", "dkim", "dsn")
 
 
 def _parse(given: Mapping[str, Any]) -> dict[str, Any]:
-    options = _with_url(_named(given))
+    options = _named(given)
+    if options.get("servers", ()) == ():  # what the field holds where there is one server
+        options.pop("servers", None)
+        return _parse_one(options)
+    return _parse_several(options)
+
+
+def _parse_several(options: dict[str, Any]) -> dict[str, Any]:
+    """What is said beside `servers` holds for each server that does not say it itself."""
+    refuse_beside_servers(options)
+    defaults = {name: value for name, value in options.items() if name not in OF_THE_MAILER}
+
+    def build(value: object) -> SMTPConfig:
+        if isinstance(value, SMTPConfig):
+            return value
+        if not isinstance(value, Mapping):
+            value = {"url": value}
+        own = with_service(_with_url(_named(value)))
+        return SMTPConfig.from_mapping(_layered(with_spelt_timeouts(own), with_spelt_timeouts(defaults)))
+
+    servers = parse_servers(options["servers"], KNOWN, build)
+    of_the_whole = {*OF_THE_MAILER, "timeout", "timeouts"} - {"servers"}
+    own = _parse_one({name: value for name, value in options.items() if name in of_the_whole})
+    values = {field.name: getattr(servers[0].config, field.name) for field in fields(SMTPConfig)}
+    return values | {name: own[name] for name in of_the_whole & own.keys()} | {"servers": servers}
+
+
+def _parse_one(given: dict[str, Any]) -> dict[str, Any]:
+    options = with_service(_with_url(given))
+    if "servers" in options:
+        raise invalid("servers", "can't stand in a URL: a list does not fit into one")
     values: dict[str, Any] = {
-        "host": _host(options.get("host", "localhost")),
+        "service": options.get("service"),
+        "logger": parse_logger(options.get("logger", ROOT)),
+        "host": parse_host(options.get("host", "localhost")),
         "auth": parse_mechanisms(options.get("auth", "auto")),
         "tls": build_group(TLSOptions, "tls", options.get("tls", {})),
-        "timeouts": _timeouts(options.get("timeout"), options.get("timeouts", {})),
-        "local_hostname": _local_hostname(options.get("local_hostname")),
-        "family": _choice("family", options.get("family", "any"), ("any", "ipv4", "ipv6")),
-        "pool": _pool(options.get("pool", {})),
-        "retry": _retry(options.get("retry", {})),
+        "timeouts": parse_timeouts(options.get("timeout"), options.get("timeouts", {})),
+        "local_hostname": parse_local_hostname(options.get("local_hostname")),
+        "family": as_choice("family", options.get("family", "any"), ("any", "ipv4", "ipv6")),
+        "pool": parse_pool(options.get("pool", {})),
+        "rate": parse_rate(options.get("rate")),
+        "retry": parse_retry(options.get("retry", {})),
         "pipelining": _pipelining(options.get("pipelining", "auto")),
         "disable": _disable(options.get("disable", ())),
-        "partial": _choice("partial", options.get("partial", "deliver"), ("deliver", "all-or-none")),
+        "defaults": build_group(MessageDefaults, "defaults", options.get("defaults", {})),
+        "dkim": parse_dkim(options.get("dkim", ())),
+        "dsn": parse_dsn(options.get("dsn")),
+        "partial": as_choice("partial", options.get("partial", "deliver"), ("deliver", "all-or-none")),
+        "servers": (),
     }
     for name, default in (
         ("allow_insecure_auth", False),
@@ -186,13 +259,17 @@ def _parse(given: Mapping[str, Any]) -> dict[str, Any]:
         ("debug", False),
     ):
         values[name] = as_switch(name, options.get(name, default))
-    values |= _way(values["host"], options.get("proxy"), options.get("proxy_protocol"))
-    values["source_address"] = _source_address(options.get("source_address"), values["family"])
-    values |= _credentials(
+    values["source_address"] = parse_source_address(options.get("source_address"), values["family"])
+    values |= parse_credentials(
         options.get("username"), options.get("password"), values["auth"], options.get("oauth2")
     )
     require_fit(values["auth"], has_token=values["oauth2"] is not None)
-    values |= _endpoint(values["host"], options.get("port"), options.get("security"))
+    values |= parse_endpoint(
+        values["host"], options.get("port"), options.get("security"), options.get("protocol", "smtp")
+    )
+    values |= parse_way(
+        values["host"], values["port"], options.get("proxy"), options.get("proxy_protocol")
+    )
     if (
         values["host"].startswith("unix:")
         and values["security"] != "none"
@@ -205,15 +282,9 @@ def _parse(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _named(given: Mapping[str, Any]) -> dict[str, Any]:
-    for name, value in given.items():
+    for name in given:
         if name not in KNOWN:
             raise unknown_option(name, KNOWN)
-        if name in NOT_YET and value is not None:
-            raise ConfigurationError(
-                f"Option {name!r} is not available yet in this release",
-                stage="config",
-                hint=f"{NOT_YET[name].capitalize()}.",
-            )
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -221,151 +292,31 @@ def _with_url(options: dict[str, Any]) -> dict[str, Any]:
     url = options.pop("url", None)
     if url is None:
         return options
-    from_url = _named(options_of_url(url, KNOWN))
-    for name, value in options.items():
-        both_are_groups = (
-            name in _GROUPS and isinstance(value, Mapping) and isinstance(from_url.get(name), Mapping)
-        )
-        from_url[name] = {**from_url[name], **value} if both_are_groups else value
-    return from_url
+    return _layered(options, _named(options_of_url(url, KNOWN)))
 
 
-def _choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise invalid(name, f"must be one of {', '.join(allowed)}, not {value!r}")
-    return str(value)
-
-
-def _host(value: object) -> str:
-    host = as_text("host", value)
-    if host.startswith("unix:"):
-        if not host.startswith("unix:/"):
-            raise invalid("host", "must name a UNIX socket as unix:/absolute/path")
-        return host
-    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-    if not host or any(c in host for c in " /@?#[]\\<>\"'"):
-        raise invalid("host", f"must be a host name or an IP address, not {value!r}")
-    if ":" in host:
-        _address("host", host.partition("%")[0])
-    return host
-
-
-def _way(host: str, proxy: object, proxy_protocol: object) -> dict[str, Any]:
-    """How the server is reached: through which proxies, and with which PROXY header first."""
-    proxies = () if proxy is None else parse_proxies(proxy, host=host)
-    if proxies and host.startswith("unix:"):
-        raise invalid("proxy", "can't lead to a UNIX socket")
-    if proxy_protocol is not None and str(proxy_protocol) not in ("1", "2"):
-        raise invalid("proxy_protocol", f"must be 1 or 2, not {proxy_protocol!r}")
-    return {"proxy": proxies, "proxy_protocol": None if proxy_protocol is None else int(str(proxy_protocol))}
-
-
-def _address(name: str, value: str) -> int:
-    """The IP version of an address literal."""
-    try:
-        return ip_address(value).version
-    except ValueError:
-        raise invalid(name, f"must be an IP address, not {value!r}") from None
-
-
-def _source_address(value: object, family: str) -> str | None:
-    if value is None:
-        return None
-    address = as_text("source_address", value).strip("[]")
-    if family not in ("any", f"ipv{_address('source_address', address)}"):
-        raise invalid("source_address", f"{address} is no {family} address")
-    return address
-
-
-def _local_hostname(value: object) -> str | None:
-    if value is None:
-        return None
-    name = as_text("local_hostname", value)
-    if len(name) > 255 or not _EHLO_NAME.fullmatch(name):
-        raise invalid(
-            "local_hostname", f"must be a host name or an address literal such as [192.0.2.1], not {name!r}"
-        )
-    return name
-
-
-def _endpoint(host: str, port: object, security: object) -> dict[str, Any]:
-    if port is not None:
-        port = as_count("port", port)
-        if port > 65535:
-            raise invalid("port", f"must lie between 1 and 65535, not {port}")
-    if security is None:
-        # Nobody listens on a UNIX socket but this host, and no certificate names a path.
-        security = "tls" if port == 465 else "none" if host.startswith("unix:") else "starttls"
-    security = _choice("security", security, tuple(DEFAULT_PORTS))
-    return {"security": security, "port": port if port is not None else DEFAULT_PORTS[security]}
-
-
-def _credentials(username: Any, password: Any, auth: tuple[str, ...], oauth2: Any) -> dict[str, Any]:
-    if username is not None and not callable(username):
-        username = as_text("username", username)
-    if password is not None and not callable(password):
-        password = as_secret("password", password)
-    # Frameworks hand on empty strings for "none"; a user name without a password is a mistake.
-    if username == "" and not password:
-        username = password = None
-    if oauth2 is not None:
-        return {"username": username, "password": None, "oauth2": _oauth2(oauth2, username, password)}
-    if (username is None) != (password is None) and not (password is None and may_lack_password(auth)):
-        missing, given = ("password", "username") if password is None else ("username", "password")
-        raise invalid(given, f"is given without {missing}")
-    return {"username": username, "password": password, "oauth2": None}
-
-
-def _oauth2(value: object, username: object, password: object) -> OAuth2Options:
-    options = parse_oauth2(value)
-    if not username:
-        raise invalid("oauth2", "needs username: the mailbox that tokens are for")
-    if password:
-        raise invalid("password", "can't stand beside oauth2, which logs in without one")
-    return options
-
-
-def _words(name: str, value: object) -> tuple[str, ...]:
-    items = value.split(",") if isinstance(value, str) else value
-    if not isinstance(items, (list, tuple, set, frozenset)):
-        raise invalid(name, f"must be a name or a list of names, not {type(value).__name__}")
-    return tuple(dict.fromkeys(as_text(name, item).strip().upper() for item in items))
+def _layered(above: Mapping[str, Any], beneath: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` over `beneath`, group by group."""
+    merged = {**beneath, **above}
+    for name in _GROUPS:
+        groups = (beneath.get(name), above.get(name))
+        if all(isinstance(group, Mapping) for group in groups):
+            merged[name] = {**groups[0], **groups[1]}  # type: ignore[dict-item]  # mappings, as just seen
+    return merged
 
 
 def _disable(value: object) -> tuple[str, ...]:
-    return tuple(sorted(_words("disable", value)))
+    return tuple(sorted(as_words("disable", value)))
 
 
 def _pipelining(value: object) -> str:
     if value == "eager":
         raise invalid("pipelining", "'eager' is not available yet in this release; use 'auto'")
-    return _choice(
+    return as_choice(
         "pipelining",
         {True: "auto", False: "off"}.get(value, value) if isinstance(value, bool) else value,
         ("auto", "off"),
     )
-
-
-def _timeouts(shorthand: object, value: object) -> Timeouts:
-    if isinstance(value, Timeouts) or shorthand is None:
-        return build_group(Timeouts, "timeouts", value)
-    seconds = as_seconds("timeout", shorthand)
-    same = dict.fromkeys(("connect", "greeting", "command", "data", "final"), seconds)
-    if not isinstance(value, Mapping):
-        raise invalid("timeouts", f"must be a mapping of options, not {type(value).__name__}")
-    return build_group(Timeouts, "timeouts", {**same, **value})
-
-
-def _pool(value: object) -> PoolOptions:
-    if isinstance(value, (bool, str)):
-        return PoolOptions(enabled=as_switch("pool", value))
-    return build_group(PoolOptions, "pool", value)
-
-
-def _retry(value: object) -> RetryOptions:
-    if isinstance(value, (int, str)) and not isinstance(value, bool):
-        return RetryOptions(attempts=as_count("retry", value))
-    return build_group(RetryOptions, "retry", value)
 
 
 assert {f.name for f in fields(SMTPConfig)} <= set(KNOWN)  # noqa: S101  # one vocabulary, held at import

@@ -8,49 +8,47 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 from mailbridge.config import SMTPConfig
+from mailbridge.connecting import Connecting
 from mailbridge.conversation import Conversation, complete
 from mailbridge.credentials import require_safe_channel
 from mailbridge.envelope import Envelope
-from mailbridge.errors import (
-    ConnectionLost,
-    ConnectTimeout,
-    MailbridgeError,
-    NotSupported,
-    ProxyFailed,
-    Refused,
-    ReplyTimeout,
-)
-from mailbridge.flows import opening
+from mailbridge.errors import ConfigurationError, ConnectionLost, MailbridgeError
 from mailbridge.flows.closing import single
-from mailbridge.flows.delivery import Delivered, Transaction, delivery
-from mailbridge.login import Login
-from mailbridge.net.deadline import NEVER, Clock, Deadline
-from mailbridge.net.dialing import Target
-from mailbridge.net.own_name import ehlo_name
-from mailbridge.net.reaching import Reached, reach
-from mailbridge.net.resolving import literal
-from mailbridge.net.streams import Stream
+from mailbridge.flows.content import Progress
+from mailbridge.login import Login, with_login
+from mailbridge.net.deadline import Clock, Deadline
+from mailbridge.net.reaching import Reached
 from mailbridge.net.tls_facts import TLSFacts
-from mailbridge.protocol import commands, proxy_header
-from mailbridge.protocol.capabilities import EMPTY, Capabilities
-from mailbridge.protocol.content import dot_stuffed
+from mailbridge.oauth2_options import OAuth2Options
+from mailbridge.preparing import Sendable, as_bytes, prepared
+from mailbridge.protocol import commands
+from mailbridge.protocol.capabilities import Capabilities
 from mailbridge.protocol.queue_id import queue_id
-from mailbridge.protocol.wire import WINDOW_BYTES
-from mailbridge.rendering import Rendered, render
+from mailbridge.rendering import Rendered
 from mailbridge.results import Reply, SendResult
-from mailbridge.secret import clear_locals
-from mailbridge.transactions import is_one_too_many, mail_parameters, sending_seconds
+from mailbridge.secret import Secret, clear_locals
+from mailbridge.sending import Pace, Sending
+from mailbridge.transactions import sending_seconds
+
+#: A time limit: seconds from now, None for none. (A pool gives a point in time.)
+Seconds = float | Deadline | None
 
 
 class SMTPConnection:
-    """A session with one server.
+    """A session with one server: the low-level client, which a mailer's pool is made of.
 
-    `sock`: a connected socket to use instead of dialing; `secured`: its bytes are encrypted
-    already, so neither TLS nor STARTTLS is spoken on it.
+    `sock`: a socket to use instead of one of its own; it is closed with the session. A connected one
+    is taken as the way to the server, with nothing dialed; one that was never connected is connected
+    as `config` says. `secured`: the bytes of a connected one are encrypted already, so neither TLS
+    nor STARTTLS is spoken on it.
+
+    As a context manager it connects and logs in, and says goodbye at the end. Every method that
+    waits takes a `deadline`, in seconds from now, beside the time limits of `config`; the error is
+    then `DeadlineExceeded`. Once closed it stays closed: `is_open` tells.
     """
 
     def __init__(
@@ -63,21 +61,46 @@ class SMTPConnection:
     ) -> None:
         self.config = config
         self.id = secrets.token_hex(4)
-        self.capabilities: Capabilities = EMPTY
-        self.greeting: Reply | None = None
-        self.reached: Reached | None = None
+        self._opening = Connecting(config, sock=sock, secured=secured, connection_id=self.id, clock=clock)
         self._login: Login | None = None
-        self._given = (sock, secured)
         self._clock = clock
-        self._conversation: Conversation | None = None
-        self._is_loopback = False
-        self._needs_reset = False
+        self._sending: Sending | None = None
+
+    def __enter__(self) -> Self:
+        if not self.is_open:
+            self.connect()
+            self.login()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed"
         return f"<SMTPConnection {self.id} to {self.config.server}, {state}>"
 
     # ---- what it is like
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the server offers; nothing before `connect`."""
+        return self._opening.capabilities
+
+    @property
+    def greeting(self) -> Reply | None:
+        return self._opening.greeting
+
+    @property
+    def reached(self) -> Reached | None:
+        """How the server was reached; None for a given socket, and before that is known."""
+        return self._opening.reached
+
+    @property
+    def _conversation(self) -> Conversation | None:
+        return self._opening.conversation
 
     @property
     def is_open(self) -> bool:
@@ -104,21 +127,23 @@ class SMTPConnection:
 
     @property
     def authenticated(self) -> bool:
+        """Whether a login was accepted."""
         return self.mechanism is not None
 
     @property
     def allows_auth(self) -> bool:
+        """Whether the server offers AUTH, with a mechanism that has a name."""
         return bool(self.capabilities.auth_mechanisms)
 
     @property
     def last_reply(self) -> Reply | None:
+        """What the server said last, to whichever command."""
         return self._conversation.wire.last_reply if self._conversation is not None else None
 
     @property
     def seconds(self) -> Mapping[str, float]:
         """Time spent so far, by stage."""
-        spent = self.reached.seconds if self.reached is not None else {}
-        return spent | (self._conversation.driver.seconds if self._conversation is not None else {})
+        return self._opening.seconds
 
     @property
     def round_trips(self) -> int:
@@ -127,145 +152,121 @@ class SMTPConnection:
 
     # ---- opening
 
-    def connect(self, deadline: Deadline = NEVER) -> None:
-        """Dial, TLS as `security` says, greeting, EHLO. Closes everything if that fails.
+    def connect(self, deadline: Seconds = None) -> None:
+        """Dial, TLS as `security` says, greeting, EHLO (LHLO). Closes everything if that fails.
 
         Raises `ConnectFailed` and its kinds, `ConnectionLost`, `ReplyTimeout`,
         `ProtocolViolation`, `NotSupported` (STARTTLS is required and not offered).
         """
+        if self._opening.conversation is not None:
+            raise ConfigurationError("A session is connected once", hint="Make another SMTPConnection.")
+        began = self._clock()
         try:
-            dialing = deadline.within(self.config.timeouts.connect)
-            talk = self._conversation = self._open(dialing)
-            self._announce(talk, dialing)
-            if self.config.security == "tls" and not self.secure:
-                talk.start_tls(dialing)
-            self.greeting = self._greet(talk, deadline)
-            self._introduce(talk, deadline)
-            if self._wants_starttls():
-                talk.run(opening.start_tls(talk.wire), deadline)
-                self.capabilities = EMPTY
-                self._introduce(talk, deadline)
+            self._opening.perform(self._limit(deadline))
         except BaseException as error:
-            self._fail(error)
+            self._fail(error, began)
             raise
+        address = self._conversation.stream.peername if self._conversation is not None else ""
+        version = self.tls.version if self.tls is not None else None
+        self.config.log.opened(self.id, address=address, tls=version, seconds=self._clock() - began)
 
-    def _greet(self, talk: Conversation, deadline: Deadline) -> Reply:
-        """The greeting. If none comes through proxies, no session came to be, whoever is to blame."""
-        try:
-            return talk.run(opening.greeting(talk.wire), deadline)
-        except ConnectionLost as error:
-            if not self.config.proxy:
-                raise
-            is_late = isinstance(error, ReplyTimeout)
-        way = ", ".join(map(str, self.config.proxy))
-        if is_late:
-            raise ConnectTimeout(f"No greeting came through {way} within the time limit", stage="greeting")
-        hint = "Either the proxy or the server hung up; the proxy's log tells which."
-        raise ProxyFailed(
-            f"The connection through {way} ended before the greeting", stage="greeting", hint=hint
-        )
+    def login(
+        self,
+        deadline: Seconds = None,
+        *,
+        username: str | Callable[[], str] | None = None,
+        password: str | Secret | Callable[[], str] | None = None,
+        auth: str | Sequence[str] | None = None,
+        oauth2: OAuth2Options | Mapping[str, Any] | Callable[[], Any] | None = None,
+    ) -> None:
+        """AUTH with the configured credentials, or with those given here, which mean what the options do.
 
-    def _open(self, deadline: Deadline) -> Conversation:
-        sock, secured = self._given
-        if sock is None:
-            timeouts, proxies = self.config.timeouts, self.config.proxy
-            self.reached = reach(self._target(), proxies, dns_timeout=timeouts.dns, deadline=deadline)
-            stream, self._is_loopback = self.reached.stream, self.reached.is_loopback
-        else:
-            stream = Stream(sock, secured=secured)
-            self._is_loopback = _is_loopback(stream.peername)
-        talk = Conversation(stream, self.config, connection_id=self.id, clock=self._clock)
-        talk.driver.round_trips += 1 + len(self.config.proxy)  # the TCP handshake, and each proxy's answer
-        return talk
-
-    def _announce(self, talk: Conversation, deadline: Deadline) -> None:
-        """The PROXY header, which goes before everything else."""
-        if self.config.proxy_protocol is None:
-            return
-        # Behind a proxy our own ends are those of another connection, and mean nothing to the server.
-        ends = (None, None) if self.config.proxy else talk.stream.ends
-        header = proxy_header.encode(proxy_header.for_socket(self.config.proxy_protocol, *ends))
-        try:
-            talk.stream.send(header, deadline)
-        except ConnectionError:
-            pass  # what the server said before it hung up is read with the greeting
-        except TimeoutError:
-            message = "The time limit ran out before the PROXY header was sent"
-            raise ConnectTimeout(message, stage="tcp", hint="The option is timeouts.connect.") from None
-
-    def _target(self) -> Target:
-        config = self.config
-        return Target(
-            host=config.host,
-            port=config.port,
-            family=config.family,
-            source_address=config.source_address,
-            allow_internal_networks=config.allow_internal_networks,
-            unix_path=config.unix_path,
-        )
-
-    def _introduce(self, talk: Conversation, deadline: Deadline) -> None:
-        name = self.config.local_hostname or ehlo_name(talk.stream.sockname)
-        needs_extensions = self.config.security in ("starttls", "tls") or self.config.has_credentials
-        flow = opening.introduction(talk.wire, name, may_be_helo=not needs_extensions)
-        self.capabilities = talk.run(flow, deadline).without(self.config.disable)
-        pipelines = self.config.pipelining == "auto" and "PIPELINING" in self.capabilities
-        talk.wire.window = WINDOW_BYTES if pipelines else 0
-
-    def _wants_starttls(self) -> bool:
-        if self.secure or self.config.security == "none":
-            return False
-        if "STARTTLS" in self.capabilities:
-            return True
-        if self.config.security == "opportunistic":
-            return False
-        raise NotSupported(
-            "STARTTLS extension not supported by server",
-            extension="STARTTLS",
-            stage="tls",
-            hint="Nothing was sent in clear text. Use security='tls' if the port speaks TLS from the start.",
-        )
-
-    def login(self, deadline: Deadline = NEVER) -> None:
-        """AUTH with the configured credentials; nothing where there are none.
+        Without any it does nothing, nor if the session is logged in. To give credentials then is a
+        `ConfigurationError`: a session has one login (RFC 4954 section 4).
 
         Raises `AuthenticationFailed`, `NotSupported` (AUTH is not offered), `ConfigurationError`
         (the password would travel in clear text), and closes the session then.
         """
-        if not self.config.has_credentials or self.authenticated:
-            return
-        outer = sys.exception()
+        is_given = any(each is not None for each in (username, password, auth, oauth2))
+        if self.authenticated and is_given:
+            hint = "Make another SMTPConnection for another user."
+            raise ConfigurationError("This session is logged in already", stage="auth", hint=hint)
+        outer, began = sys.exception(), self._clock()
         try:
-            may_be_clear = self._is_loopback or self.config.allow_insecure_auth
-            require_safe_channel(is_safe=self.secure or may_be_clear)
-            self._login = Login(self._opened(), self.config, self.capabilities)
-            self._login.perform(deadline)
+            config = self.config
+            if is_given:
+                config = with_login(config, username=username, password=password, auth=auth, oauth2=oauth2)
+            if not config.has_credentials or self.authenticated:
+                return
+            self._log_in(config, self._limit(deadline))
         except BaseException as error:
-            self._fail(error)
+            self._fail(error, began)
+            del username, password, oauth2
             clear_locals(error, outer=outer)
             raise
+        self.config.log.logged_in(self.id, mechanism=self.mechanism or "", seconds=self._clock() - began)
+
+    def _log_in(self, config: SMTPConfig, limit: Deadline) -> None:
+        talk = self._opened()
+        require_safe_channel(is_safe=self.secure or self._opening.is_loopback or config.allow_insecure_auth)
+        talk.config = config
+        self._login = Login(talk, config, self.capabilities)
+        self._login.perform(limit)
 
     # ---- sending
 
-    def send(self, envelope: Envelope, content: Rendered | bytes, deadline: Deadline = NEVER) -> SendResult:
-        """Send one message; `bytes` are a whole message, made canonical first.
+    def send(
+        self,
+        envelope: Envelope | None,
+        content: Sendable | str,
+        deadline: Seconds = None,
+        *,
+        progress: Progress | None = None,
+        pace: Pace | None = None,
+    ) -> SendResult:
+        """Send one message: a `Message` or `EmailMessage`, whose header tells an envelope that is None;
+        bytes, or text that becomes UTF-8; a path, an open binary file, an iterator of bytes. What is
+        `Rendered` goes as it is, all else with the `defaults` and signed by the `dkim` of `config`.
+
+        `progress(sent, size)` is told how many bytes of the content have been written: 0 at first, and
+        `size` when the server has accepted it. What it raises before that ends the session, and the
+        message is not sent. It starts anew where recipients need a further transaction.
 
         Recipients beyond the server's limit (452 4.5.3, RFC 5321 section 4.5.3.1.10) go in further
         transactions. Raises `Refused` and its kinds, `NotSupported`, `InvalidMessage` with the
         session still usable, `ConnectionLost`, `ProtocolViolation`, `DeadlineExceeded` with it
-        closed. `outcome_unknown` on the error says if the server may have taken the message.
+        closed. `outcome_unknown` on the error says if the server may have taken the message. `pace`
+        says when each transaction may begin.
         """
+        limit = self._limit(deadline)
+        if envelope is not None and isinstance(content, Rendered):
+            return self._send(envelope, content, limit, progress, pace)
         self._opened()
-        rendered = content if isinstance(content, Rendered) else render(content)
+        message = as_bytes(content) if isinstance(content, str) else content
+        envelope, rendered = prepared(message, envelope, self.config)
+        try:
+            return self._send(envelope, rendered, limit, progress, pace)
+        finally:
+            if rendered is not content:
+                rendered.close()
+
+    def _send(
+        self,
+        envelope: Envelope,
+        rendered: Rendered,
+        limit: Deadline,
+        progress: Progress | None,
+        pace: Pace | None,
+    ) -> SendResult:
+        sending = self._transactions()
         began, spent, trips = self._clock(), dict(self.seconds), self.round_trips
-        rendered, parameters = mail_parameters(envelope, rendered, self.capabilities)
-        delivered = self._deliver_all(envelope, parameters, dot_stuffed(rendered.content), deadline)
+        delivered, rendered = sending.send(envelope, rendered, limit, progress=progress, pace=pace)
         return SendResult(
             accepted=delivered.accepted,
             rejected=delivered.rejected,
             response=delivered.response,
             envelope=envelope,
-            message_size=len(rendered.content),
+            message_size=rendered.size,
             queue_id=queue_id(delivered.response.text),
             message_id=rendered.message_id,
             connection_id=self.id,
@@ -274,62 +275,19 @@ class SMTPConnection:
             round_trips=self.round_trips - trips,
         )
 
-    def _deliver_all(
-        self, envelope: Envelope, parameters: list[str], content: bytes, deadline: Deadline
-    ) -> Delivered:
-        transaction = Transaction(
-            sender=envelope.sender,
-            recipients=envelope.recipients,
-            mail_parameters=parameters,
-            content=content,
-            all_or_none=self.config.partial == "all-or-none",
-            resets_first=self._needs_reset,
-        )
-        done = self._deliver(transaction, deadline)
-        taken = len(done.accepted)
-        while rest := [a for a, reply in done.rejected.items() if is_one_too_many(reply, taken)]:
-            more = self._deliver_rest(
-                replace(transaction, recipients=rest, resets_first=False), done, deadline
-            )
-            if more is None:
-                break
-            rejected = {a: r for a, r in done.rejected.items() if a not in rest} | dict(more.rejected)
-            done = Delivered(done.accepted + more.accepted, rejected, done.response)
-        return done
-
-    def _deliver_rest(
-        self, transaction: Transaction, done: Delivered, deadline: Deadline
-    ) -> Delivered | None:
-        """The recipients above the limit; None if they do not get it, so that their reply stands.
-
-        The first ones have it: an error would have the whole message sent to them again.
-        """
-        try:
-            return self._deliver(transaction, deadline)
-        except MailbridgeError as error:
-            if not error.outcome_unknown:
-                return None
-            error.reword(f"{error.message}; {', '.join(done.accepted)} had already been accepted")
-            raise
-        except BaseException as interrupt:
-            interrupt.outcome_unknown = True  # type: ignore[attr-defined]  # it can't carry a result
-            raise
-
-    def _deliver(self, transaction: Transaction, deadline: Deadline) -> Delivered:
+    def _transactions(self) -> Sending:
         talk = self._opened()
-        try:
-            delivered = talk.run(delivery(talk.wire, transaction), deadline)
-        except Refused:
-            self._needs_reset = True
-            raise
-        self._needs_reset = False
-        return delivered
+        if self._sending is None:
+            self._sending = Sending(talk, self.config, self.capabilities)
+        return self._sending
 
     # ---- small commands, closing
 
-    def probe(self, mail_from: str, rcpt_to: tuple[str, ...], deadline: Deadline = NEVER) -> dict[str, Reply]:
+    def probe(self, mail_from: str, rcpt_to: tuple[str, ...], deadline: Seconds = None) -> dict[str, Reply]:
         """Ask MAIL and RCPT and take it back with RSET: what would be accepted. Sends no mail."""
+        deadline = self._limit(deadline)
         replies: dict[str, Reply] = {}
+        self._transactions().needs_reset = True
         envelope = Envelope(mail_from, rcpt_to or (mail_from,))
         replies["mail_from"] = self._single(commands.mail_from(envelope.sender), deadline)
         if replies["mail_from"].is_positive and rcpt_to:
@@ -338,31 +296,41 @@ class SMTPConnection:
         self.reset(deadline)
         return replies
 
-    def reset(self, deadline: Deadline = NEVER) -> Reply:
-        """RSET; whatever the server answers, the next transaction starts clean."""
+    def reset(self, deadline: Seconds = None) -> Reply:
+        """RSET. If the server refuses it, and a transaction was left open, the next one begins with it."""
         reply = self._single(commands.RSET, deadline)
-        self._needs_reset = not reply.is_positive
+        if reply.is_positive:
+            self._transactions().needs_reset = False
         return reply
 
-    def noop(self, deadline: Deadline = NEVER) -> Reply:
+    def noop(self, deadline: Seconds = None) -> Reply:
+        """NOOP and its answer."""
         return self._single(commands.NOOP, deadline)
 
-    def quit(self, deadline: Deadline = NEVER) -> Reply:
+    def quit(self, deadline: Seconds = None) -> Reply:
         """QUIT, its answer, and the end of the connection."""
         talk = self._opened()
         try:
-            return talk.run(single(talk.wire, commands.QUIT), deadline)
+            return talk.run(single(talk.wire, commands.QUIT), self._limit(deadline))
         finally:
             talk.hang_up()
 
-    def _single(self, command: commands.Command, deadline: Deadline) -> Reply:
+    def _single(self, command: commands.Command, deadline: Seconds) -> Reply:
         talk = self._opened()
-        return talk.run(single(talk.wire, command), deadline)
+        return talk.run(single(talk.wire, command), self._limit(deadline))
 
     def close(self) -> None:
-        """Say QUIT if that costs no wait, and hang up. Never raises, never awaits the answer."""
+        """Hang up at once, with a QUIT ahead of it where the session is in step and that costs no wait.
+
+        Never raises, and never awaits the answer; `quit` does.
+        """
         if self._conversation is not None:
             self._conversation.close()
+
+    def abort(self) -> None:
+        """Hang up at once, without a word. Never raises."""
+        if self._conversation is not None:
+            self._conversation.hang_up()
 
     def abandon(self) -> None:
         """Let go of the socket without a byte: it belongs to the process this one was forked from."""
@@ -371,21 +339,22 @@ class SMTPConnection:
 
     def unusable_reason(self) -> str | None:
         """Why this session can't be used again; None if it can. A look that costs no round trip."""
+        if self._sending is not None and self._sending.is_worn:
+            return "worn: the server takes no further message on it"
         return self._conversation.unusable_reason() if self._conversation is not None else "closed"
+
+    def _limit(self, deadline: Seconds) -> Deadline:
+        return deadline if isinstance(deadline, Deadline) else Deadline.after(deadline, self._clock)
 
     def _opened(self) -> Conversation:
         if self._conversation is None or not self._conversation.is_open:
             raise ConnectionLost("The session is closed", stage="connection", server=self.config.server)
         return self._conversation
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException, began: float) -> None:
         """A session that could not be opened or logged in is no session."""
         if self._conversation is not None:
             self._conversation.hang_up()
         complete(error, self.config)
-
-
-def _is_loopback(peername: str) -> bool:
-    """Whether a given socket leads to this very machine; one without an address is a UNIX socket."""
-    address = literal(peername.rpartition(":")[0].strip("[]"))
-    return address is None or address.is_loopback
+        if isinstance(error, MailbridgeError):
+            self.config.log.not_opened(self.id, error, seconds=self._clock() - began)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from mailbridge.config import SMTPConfig
 from mailbridge.errors import MailbridgeError, ProtocolViolation
-from mailbridge.flows.steps import Step
+from mailbridge.flows.steps import Step, is_empty_line
 from mailbridge.hints import hint_for
 from mailbridge.net.deadline import Clock, Deadline
 from mailbridge.net.dialogue_log import DialogueLog
@@ -41,8 +41,11 @@ class Conversation:
         self.config = config
         self._clock = clock
         self._handshake: Handshake | None = None
-        log = DialogueLog(connection_id, is_on=config.debug, mask=self.wire.quotations.masked)
-        self.driver = Driver(stream, config.timeouts, log, server=config.server, clock=clock)
+        self._connection_id = connection_id
+        self._began = clock()
+        masked = self.wire.quotations.masked
+        dialogue = DialogueLog(connection_id, is_on=config.debug, log=config.log, mask=masked)
+        self.driver = Driver(stream, config.timeouts, dialogue, server=config.server, clock=clock)
 
     @property
     def is_open(self) -> bool:
@@ -85,7 +88,7 @@ class Conversation:
         if not self.wire.is_quiet:
             return "out of step"
         said = self.stream.receive_now()
-        if said is None:
+        if said is None or is_empty_line(said):
             return None
         self.wire.is_over = True  # no QUIT to a server that has said good-bye itself
         text = printable(self.wire.quotations.masked(said.decode("utf-8", "replace").strip()), 200)
@@ -102,7 +105,10 @@ class Conversation:
         """Close without a word; a TLS session is kept for the next connection."""
         if self._handshake is not None:
             self._handshake.remember_session()
+        was_open = self.is_open
         self.stream.close()
+        if was_open:
+            self.config.log.closed(self._connection_id, seconds=self._clock() - self._began)
 
     def abandon(self) -> None:
         """Let go of the socket without a byte: it belongs to the process this one was forked from."""
@@ -116,4 +122,5 @@ def complete(error: BaseException, config: SMTPConfig) -> None:
         # After STARTTLS was agreed the server has understood all that came before.
         is_new = config.security == "tls" or error.stage != "tls"
         has_sent_header = config.proxy_protocol is not None and is_new
-        error.hint = hint_for(error, config.port, has_sent_header=has_sent_header)
+        login_hint = config.service.hint if config.service is not None else ""
+        error.hint = hint_for(error, config.port, has_sent_header=has_sent_header, login_hint=login_hint)

@@ -3,7 +3,8 @@
     MailbridgeError (smtplib.SMTPException)
     ├─ ConfigurationError (ValueError)               cannot work; raised when built, never retried
     ├─ InvalidMessage (ValueError)
-    │  └─ InvalidAddress
+    │  ├─ InvalidAddress
+    │  └─ MessageTooLarge                            .size .limit
     ├─ ConnectFailed (ConnectionError)               no session came to be: safe to retry
     │  ├─ NameNotResolved (socket.gaierror)
     │  ├─ NobodyListens (ConnectionRefusedError)
@@ -25,6 +26,7 @@
     │  └─ MessageRefused (smtplib.SMTPDataError)
     ├─ PoolTimeout (TimeoutError)
     ├─ PoolClosed
+    ├─ RateUnavailable                               a shared rate limiter failed; nothing was sent
     └─ DeadlineExceeded (TimeoutError)
 
 All of them are `OSError`, as smtplib's are. Every error can be pickled; none holds a secret.
@@ -51,6 +53,7 @@ __all__ = [
     "InvalidMessage",
     "MailbridgeError",
     "MessageRefused",
+    "MessageTooLarge",
     "NameNotResolved",
     "NobodyListens",
     "NotSupported",
@@ -58,6 +61,7 @@ __all__ = [
     "PoolTimeout",
     "ProtocolViolation",
     "ProxyFailed",
+    "RateUnavailable",
     "RecipientsRefused",
     "Refused",
     "ReplyTimeout",
@@ -78,6 +82,7 @@ class MailbridgeError(smtplib.SMTPException):
     `message` is one sentence. `stage` names the step (see `results.STAGE_NAMES`, and data,
     content, final for the message itself), `server` is host:port, `reply` the server's answer,
     `hint` what to do about it, `attempts` the errors of earlier attempts of the same send.
+    `accepted` names the recipients who have the message all the same (LMTP answers for each).
     `outcome_unknown` is true exactly if the message was committed and the answer never came:
     whether the server took it can't be told, and sending again may deliver it twice.
     """
@@ -102,6 +107,7 @@ class MailbridgeError(smtplib.SMTPException):
         self.reply = reply
         self.hint = hint
         self.attempts: tuple[MailbridgeError, ...] = ()
+        self.accepted: tuple[str, ...] = ()
         self.outcome_unknown = False
         # The attributes that smtplib's errors carry and that people read.
         self.smtp_code: int = reply.code if reply is not None else -1
@@ -166,6 +172,18 @@ class InvalidMessage(MailbridgeError, ValueError):
 
 class InvalidAddress(InvalidMessage):
     """An address that can't stand in an envelope, or would mean something else there."""
+
+
+class MessageTooLarge(InvalidMessage):
+    """The message is larger than the server's announced limit (RFC 1870); nothing of it was written.
+
+    `size` and `limit` are in bytes. With the option `disable=["size"]` the server is left to say so.
+    """
+
+    def __init__(self, message: str, *, size: int, limit: int, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.size = size
+        self.limit = limit
 
 
 class ConnectFailed(MailbridgeError, ConnectionError):
@@ -319,6 +337,17 @@ class PoolTimeout(MailbridgeError, TimeoutError):
 
 class PoolClosed(MailbridgeError):
     """The mailer was closed; nothing is sent any more."""
+
+
+class RateUnavailable(MailbridgeError):
+    """The rate limiter failed, or gave no number of seconds. Nothing was sent, since it might be too much.
+
+    Transient where it failed: a shared one may be back in a moment.
+    """
+
+    def __init__(self, message: str, *, is_transient: bool = True, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.transient = is_transient
 
 
 class DeadlineExceeded(MailbridgeError, TimeoutError):

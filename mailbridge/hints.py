@@ -15,6 +15,7 @@ from mailbridge.errors import (
 
 # Their credentials are access tokens: what is said of passwords would lead astray.
 _TOKEN_MECHANISMS = ("XOAUTH2", "OAUTHBEARER")
+_CHECK_LOGIN = "Check username and password; some providers want an app password or an API key here."
 # (stage, pattern over "code text", hint); the first that fits counts. The stage "token login" is a login with
 # an access token; there the decoded challenge follows the text.
 _ROWS: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
@@ -46,6 +47,11 @@ _ROWS: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ),
         (
             "auth",
+            r"5\.7\.30\b.*basic authentication",
+            "Microsoft takes no passwords here any more: use OAuth2.",
+        ),
+        (
+            "auth",
             r"5\.7\.139",
             "Microsoft 365 has switched password login off for this tenant or mailbox; an administrator can "
             "enable authenticated SMTP for the mailbox, or use OAuth2.",
@@ -65,11 +71,7 @@ _ROWS: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
             r"^454 4\.7\.0.*too many",
             "The server limits logins; wait, and let the pool keep its sessions.",
         ),
-        (
-            "auth",
-            r"^535",
-            "Check username and password; some providers want an app password or an API key here.",
-        ),
+        ("auth", r"^535", _CHECK_LOGIN),
         (
             "auth",
             r"^53[048]",
@@ -97,6 +99,8 @@ _ROWS: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
             r"^503.*proxy negotiation",  # Exim's hosts_proxy
             "The server expects a PROXY header: set proxy_protocol, or reach it through its load balancer.",
         ),
+        ("ehlo", r"\b(lhlo|lmtp)\b", "The server speaks LMTP: set protocol='lmtp'."),
+        ("ehlo", r"^50[02]", "The server does not know the command. If it speaks LMTP, set protocol='lmtp'."),
         (
             "ehlo",
             r"^50[14]",
@@ -106,9 +110,12 @@ _ROWS: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
 )
 
 
-def hint_for(error: MailbridgeError, port: int, *, has_sent_header: bool = False) -> str:
+def hint_for(
+    error: MailbridgeError, port: int, *, has_sent_header: bool = False, login_hint: str = ""
+) -> str:
     """One sentence that names the remedy, or an empty string.
 
+    `login_hint`: what is known of logins at this service, for a refusal that says nothing of its own.
     `has_sent_header`: the session began with a PROXY header, and nothing shows yet that the server
     understood it. One that wants none mostly says something that sounds like another problem.
     """
@@ -130,7 +137,7 @@ def hint_for(error: MailbridgeError, port: int, *, has_sent_header: bool = False
         said, at = f"{said} {error.challenge}", "token login" if error.reply.code == 535 else at
     for stage, pattern, hint in _ROWS:
         if stage == at and pattern.search(said):
-            return hint
+            return login_hint if login_hint and hint is _CHECK_LOGIN else hint
     if isinstance(error, GreetingRefused):
         return "The server does not talk to this address or has too many connections; its words tell which."
     return ""

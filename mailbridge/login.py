@@ -1,17 +1,46 @@
 """One login on an open session: with a password, or with an access token that may need renewing."""
 
+import copy
+import sys
+from typing import Any
+
 from mailbridge.config import SMTPConfig
 from mailbridge.conversation import Conversation
 from mailbridge.credentials import usable_mechanisms
 from mailbridge.errors import AuthenticationFailed, ConnectionLost
 from mailbridge.flows.authentication import authentication
+from mailbridge.libraries import load_libraries
+from mailbridge.login_options import parse_credentials
+from mailbridge.mechanisms import parse_mechanisms, require_fit
 from mailbridge.net.channel_binding import channel_bindings
 from mailbridge.net.deadline import Deadline
 from mailbridge.oauth2.registry import source_for
 from mailbridge.oauth2.sources import TokenSource
 from mailbridge.oauth2.tokens import AccessToken
 from mailbridge.protocol.capabilities import Capabilities
-from mailbridge.secret import Secret
+from mailbridge.secret import Secret, clear_locals
+
+
+def with_login(
+    config: SMTPConfig, *, username: Any = None, password: Any = None, auth: Any = None, oauth2: Any = None
+) -> SMTPConfig:
+    """`config` with other credentials, parsed as its options are. Of its own ones only `auth` stays.
+
+    Raises `ConfigurationError` as `SMTPConfig` does.
+    """
+    outer = sys.exception()
+    try:
+        names = config.auth if auth is None else parse_mechanisms(auth)
+        values = parse_credentials(username, password, names, oauth2) | {"auth": names}
+        require_fit(names, has_token=values["oauth2"] is not None)
+        other = copy.copy(config)
+        for name, value in values.items():
+            object.__setattr__(other, name, value)
+        load_libraries(other)
+    except BaseException as error:
+        clear_locals(error, outer=outer)
+        raise
+    return other
 
 
 class Login:

@@ -1,41 +1,35 @@
-"""`Mailer`: the front door. One configuration, one pool, and what becomes of each message.
+"""`Mailer`: the front door. One configuration, one pool for each of its servers.
 
-Renders, borrows a session, sends, and follows the delivery rules: a stale session is replaced once,
-a transient failure is tried again as `retry` says, an unknown outcome never is.
+What becomes of each message is the affair of `session`.
 """
 
-import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from email.message import Message as AnyMessage
 from typing import Literal
 
-from mailbridge import logs
-from mailbridge.breaker import LoginBreaker
 from mailbridge.config import SMTPConfig
-from mailbridge.connection import SMTPConnection
 from mailbridge.envelope import Envelope
-from mailbridge.errors import InvalidMessage, MailbridgeError
-from mailbridge.message import Message
+from mailbridge.errors import MailbridgeError
 from mailbridge.net.deadline import Clock, Deadline
-from mailbridge.pool import Lease, Pool, PoolStats
+from mailbridge.pool import PoolStats
+from mailbridge.preparing import Sendable
+from mailbridge.priorities import Priority
 from mailbridge.processes import look_after
-from mailbridge.rendering import Rendered, render
 from mailbridge.results import SendResult, VerifyReport
-from mailbridge.retry import is_stale, pause_before_next
+from mailbridge.routing import Router
+from mailbridge.server_stats import ServerStats, sum_of_pools
+from mailbridge.session import Session
+from mailbridge.upstream import Upstream
 from mailbridge.verification import verify
-
-logger = logging.getLogger("mailbridge")
-
-Sendable = AnyMessage | Message | Rendered | bytes
 
 
 class Mailer:
-    """Sends messages to one server over a pool of sessions. Safe for all threads of the process.
+    """Sends messages over pools of sessions, one for each server. Safe for all threads of the process.
 
+    With several servers a message goes to the first that can take it, by priority; see docs/servers.md.
     Nothing connects before the first send. `mailbridge.mailer_for(config)` gives the one of this
     process; a Mailer of your own is closed by you. At exit, both close what is idle.
     """
@@ -52,9 +46,8 @@ class Mailer:
         self._clock = clock
         self._sleep = sleep
         self._random = random
-        self._breaker = LoginBreaker(clock=clock)
         self._is_retired = False
-        self._pool = Pool(self._open, config.pool, name=config.server, clock=clock, random=random)
+        self._router = Router(self._upstreams(), random=random)
 
     @classmethod
     def from_url(cls, url: str) -> "Mailer":
@@ -64,7 +57,7 @@ class Mailer:
             del url  # an error page would show it, with the password
 
     def __repr__(self) -> str:
-        return f"<Mailer {self._pool!r}>"
+        return f"<Mailer {', '.join(repr(upstream.pool) for upstream in self._router.upstreams)}>"
 
     def __enter__(self) -> "Mailer":
         return self
@@ -73,19 +66,31 @@ class Mailer:
         self.close()
 
     def send(
-        self, message: Sendable, *, envelope: Envelope | None = None, deadline: float | None = None
+        self,
+        message: Sendable,
+        *,
+        envelope: Envelope | None = None,
+        deadline: float | None = None,
+        priority: Priority | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> SendResult:
         """Send one message; the result says who has it.
 
         `envelope` is read from the message's header fields if not given; with bytes it must be.
         `deadline` in seconds bounds everything: the queue, dialing, login, content and retries.
+        `priority` is "high", "normal" or "low" where messages wait for the rate or a connection; that of
+        a `Message` if not given. `progress(sent, size)` is told how many bytes of the content have been
+        written, for large ones: see `SMTPConnection.send`; in each attempt it starts at 0.
 
         Raises a `MailbridgeError`: with `outcome_unknown` false the server does not have the
         message; with it true nobody can tell, and nothing is ever sent again by itself.
         """
         results: list[SendResult | MailbridgeError] = []
         with _doubt_if_lost(results), self.session() as session:
-            results.append(result := session.send(message, envelope=envelope, deadline=deadline))
+            result = session.send(
+                message, envelope=envelope, deadline=deadline, priority=priority, progress=progress
+            )
+            results.append(result)
         return result
 
     def send_many(
@@ -94,12 +99,14 @@ class Mailer:
         *,
         on_error: Literal["continue", "stop"] = "continue",
         deadline: float | None = None,
+        priority: Priority | None = None,
     ) -> list[SendResult | MailbridgeError]:
         """Send messages on one session; each has its own outcome, in order.
 
         A message that is refused or invalid does not stop the others. If no session can be had
         at all, the rest is not tried, and that error stands for each of them. With
-        `on_error="stop"` the list ends with the first error. `deadline` is for each message.
+        `on_error="stop"` the list ends with the first error. `deadline` and `priority` are those of each
+        message. Where there is a rate, others may have the session in between.
         """
         outcomes: list[SendResult | MailbridgeError] = []
         with _doubt_if_lost(outcomes), self.session() as session:
@@ -109,7 +116,9 @@ class Mailer:
                     outcomes.append(session.failure)
                     continue
                 try:
-                    outcomes.append(session.send(message, envelope=envelope, deadline=deadline))
+                    outcomes.append(
+                        session.send(message, envelope=envelope, deadline=deadline, priority=priority)
+                    )
                 except MailbridgeError as error:
                     outcomes.append(error)
                     if on_error == "stop":
@@ -119,170 +128,88 @@ class Mailer:
     @contextmanager
     def session(self) -> "Iterator[Session]":
         """One leased session for several messages; taken at the first send, given back at the end."""
-        session = Session(self)
+        session = Session(
+            self.config, self._router, clock=self._clock, sleep=self._sleep, random=self._random
+        )
         try:
             yield session
         finally:
             session.release()
             if self._is_retired:
-                self._pool.discard_idle()
+                self._discard_idle()
 
     def connect(self, *, deadline: float | None = None) -> bool:
         """Make sure that a live session waits in the pool; true if it had to be opened.
 
-        Raises what keeps a session from being opened.
+        With several servers it is one with the server that a message would go to. Raises what keeps a
+        session from being opened.
         """
-        with self._pool.acquire(self._limit(deadline)) as lease:
-            return not lease.reused
+        with self.session() as session:
+            return session.connect(deadline=deadline)
 
     def verify(self, *, mail_from: str | None = None, rcpt_to: Sequence[str] = ()) -> VerifyReport:
         """Try the configuration stage by stage, on a connection of its own; sends no mail.
 
         With `mail_from` (and `rcpt_to`) the server is also asked whether it would take mail from
-        and to these addresses. Never raises: what fails is in the report.
+        and to these addresses. Of several servers each is tried, and `servers` has their reports.
+        Never raises: what fails is in the report.
         """
-        report = verify(self.config, mail_from=mail_from, rcpt_to=rcpt_to)
-        if report.ok:
-            self._breaker.reset()
-        return report
+        reports = []
+        for upstream in self._router.upstreams:
+            reports.append(verify(upstream.config, mail_from=mail_from, rcpt_to=rcpt_to))
+            if reports[-1].ok:
+                upstream.reset()
+        return reports[0] if not self.config.servers else VerifyReport.of_several(reports)
 
     def stats(self) -> PoolStats:
-        """The pool's numbers, under stable names."""
-        return self._pool.stats()
+        """The pool's numbers, under stable names; those of several servers together."""
+        return sum_of_pools([upstream.pool.stats() for upstream in self._router.upstreams])
+
+    def server_stats(self) -> tuple[ServerStats, ...]:
+        """Of each server, in the order of their priorities: its state and its pool's numbers."""
+        return tuple(upstream.stats() for upstream in self._router.upstreams)
 
     def close(self, drain: float = 0.0) -> None:
         """Close the pool; sessions in use finish, for at most `drain` seconds. May be called again."""
-        self._pool.close(drain)
+        deadline = Deadline.after(drain, self._clock)
+        for upstream in self._router.upstreams:
+            upstream.pool.close(deadline.remaining or 0.0)
 
     @property
     def closed(self) -> bool:
-        return self._pool.closed
+        return all(upstream.pool.closed for upstream in self._router.upstreams)
 
     def retire(self) -> None:
         """Keep no session from now on; who still holds this mailer can go on sending."""
         self._is_retired = True
-        self._pool.discard_idle()
+        self._discard_idle()
 
     def forget(self) -> None:
         """In a forked child: let go of everything the parent had, without a byte."""
-        self._breaker.reset()
-        self._pool.forget()
+        for upstream in self._router.upstreams:
+            upstream.forget()
 
-    def _limit(self, deadline: float | None) -> Deadline:
-        return Deadline.after(deadline, self._clock).within(self.config.timeouts.total)
+    def _discard_idle(self) -> None:
+        for upstream in self._router.upstreams:
+            upstream.pool.discard_idle()
 
-    def _open(self, deadline: Deadline) -> SMTPConnection:
-        """What the pool calls for a new session."""
-        look_after(self)
-        if self.config.has_credentials:
-            self._breaker.check()
-        connection = SMTPConnection(self.config, clock=self._clock)
-        connection.connect(deadline)
-        if not self.config.has_credentials:
-            return connection
-        try:
-            with self._breaker.attempt(deadline):
-                connection.login(deadline)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-
-class Session:
-    """Sends on one leased session, and takes another when it is lost or worn."""
-
-    def __init__(self, mailer: Mailer) -> None:
-        self._mailer = mailer
-        self._lease: Lease[SMTPConnection] | None = None
-        #: Why no session could be had, after a send failed for that.
-        self.failure: MailbridgeError | None = None
-
-    def send(
-        self, message: Sendable, *, envelope: Envelope | None = None, deadline: float | None = None
-    ) -> SendResult:
-        """As `Mailer.send`."""
-        limit = self._mailer._limit(deadline)
-        outgoing, rendered = _prepared(message, envelope)
-        earlier: list[MailbridgeError] = []
-        while True:
-            try:
-                result = self._attempt(outgoing, rendered, limit)
-            except MailbridgeError as error:
-                error.attempts = tuple(earlier)
-                self._pause(error, len(earlier) + 1, limit)
-                earlier.append(error)
-            else:
-                _warn_of_refusals(result)
-                return replace(result, attempts=len(earlier) + 1)
-
-    def _pause(self, error: MailbridgeError, attempt: int, limit: Deadline) -> None:
-        """Wait before the next attempt, or raise the error if there is none."""
-        mailer = self._mailer
-        pause = pause_before_next(error, attempt, mailer.config.retry, mailer._random)
-        left = limit.remaining
-        if pause is None or (left is not None and pause >= left):
-            raise error
-        self.release()
-        self.failure = None
-        logs.write(
-            logger, logging.WARNING, "Attempt %d failed, the next one is in %.1f s: %s", attempt, pause, error
-        )
-        mailer._sleep(pause)
-
-    def _attempt(self, envelope: Envelope, rendered: Rendered, limit: Deadline) -> SendResult:
-        """Once, and once more on a fresh session if a reused one turns out to be dead."""
-        lease = self._borrow(limit)
-        try:
-            return self._send_on(lease, envelope, rendered, limit)
-        except MailbridgeError as error:
-            if not (lease.reused or lease.uses > 1) or not is_stale(error):
-                raise
-            logs.write(
-                logger, logging.DEBUG, "A reused session was dead, the message goes on a fresh one: %s", error
+    def _upstreams(self) -> list[Upstream]:
+        """One for each server. Where the same one is named more than once, the others have a number."""
+        seen: Counter[str] = Counter()
+        upstreams = []
+        for options in self.config.endpoints:
+            name = options.config.server
+            seen[name] += 1
+            upstreams.append(
+                Upstream(
+                    options,
+                    name=name if seen[name] == 1 else f"{name} #{seen[name]}",
+                    before_opening=lambda: look_after(self),
+                    clock=self._clock,
+                    random=self._random,
+                )
             )
-        self._give_back(reusable=False, reason="stale")
-        return self._send_on(self._borrow(limit, fresh=True), envelope, rendered, limit)
-
-    def _borrow(self, limit: Deadline, *, fresh: bool = False) -> Lease[SMTPConnection]:
-        if self._lease is not None:
-            # The look that the pool takes; what lies there was not said to this message.
-            if self._lease.thing.unusable_reason() is None and self._lease.use_again():
-                return self._lease
-            self.release()
-        try:
-            self._lease = self._mailer._pool.acquire(limit, fresh=fresh)
-        except MailbridgeError as error:
-            self.failure = error
-            raise
-        return self._lease
-
-    def _send_on(
-        self, lease: Lease[SMTPConnection], envelope: Envelope, rendered: Rendered, limit: Deadline
-    ) -> SendResult:
-        connection = lease.thing
-        is_first = lease.uses == 1
-        try:
-            result = connection.send(envelope, rendered, limit)
-        finally:
-            if not connection.is_open:
-                self._give_back(reusable=False, reason="lost")
-        timings = {
-            "queue": lease.waited,
-            **(_opening_timings(connection) if is_first else {}),
-            **result.timings,
-        }
-        trips = connection.round_trips if is_first else result.round_trips
-        return replace(result, connection_reused=not is_first, timings=timings, round_trips=trips)
-
-    def _give_back(self, *, reusable: bool, reason: str = "") -> None:
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            self._mailer._pool.release(lease, reusable=reusable, reason=reason)
-
-    def release(self) -> None:
-        """Give the session back to the pool."""
-        self._give_back(reusable=self._lease is not None and self._lease.thing.is_open)
+        return upstreams
 
 
 @contextmanager
@@ -294,32 +221,3 @@ def _doubt_if_lost(outcomes: Sequence[SendResult | MailbridgeError]) -> Iterator
         if any(isinstance(outcome, SendResult) for outcome in outcomes):
             interrupt.outcome_unknown = True  # type: ignore[attr-defined]  # also on KeyboardInterrupt
         raise
-
-
-def _prepared(message: Sendable, envelope: Envelope | None) -> tuple[Envelope, Rendered]:
-    if isinstance(message, Message):
-        # Asked for before it becomes MIME, where Bcc is not.
-        envelope, message = envelope or message.envelope(), message.as_email_message()
-    if envelope is None:
-        if not isinstance(message, AnyMessage):
-            raise InvalidMessage("A message of bytes needs envelope=Envelope(sender, recipients)")
-        envelope = Envelope.from_message(message)
-    return envelope, message if isinstance(message, Rendered) else render(message)
-
-
-def _warn_of_refusals(result: SendResult) -> None:
-    if result.rejected:
-        refused = ", ".join(f"{address}: {reply}" for address, reply in result.rejected.items())
-        text = "%s accepted a message but refused some recipients: %s"
-        logs.write(logger, logging.WARNING, text, result.server, refused)
-
-
-def _opening_timings(connection: SMTPConnection) -> dict[str, float]:
-    seconds = connection.seconds
-    connect = sum(seconds.get(stage, 0.0) for stage in ("tcp", "proxy", "greeting", "ehlo"))
-    return {
-        "dns": seconds.get("dns", 0.0),
-        "connect": connect,
-        "tls": seconds.get("tls", 0.0),
-        "auth": seconds.get("auth", 0.0),
-    }

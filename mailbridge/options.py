@@ -10,7 +10,8 @@ from difflib import get_close_matches
 from math import isfinite
 from typing import Literal, TypeVar
 
-from mailbridge.errors import ConfigurationError
+from mailbridge.errors import ConfigurationError, InvalidMessage
+from mailbridge.extensions import DSN
 from mailbridge.secret import Secret
 
 TLSVersion = Literal["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
@@ -76,6 +77,21 @@ def as_secret(name: str, value: object) -> Secret:
     if not isinstance(value, str):
         raise invalid(name, f"must be a string, not {type(value).__name__}")
     return Secret(value)
+
+
+def as_choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
+    """One of `allowed`."""
+    if value not in allowed:
+        raise invalid(name, f"must be one of {', '.join(allowed)}, not {value!r}")
+    return str(value)
+
+
+def as_words(name: str, value: object) -> tuple[str, ...]:
+    """Names in upper case, from a list or from one string with commas."""
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple, set, frozenset)):
+        raise invalid(name, f"must be a name or a list of names, not {type(value).__name__}")
+    return tuple(dict.fromkeys(as_text(name, item).strip().upper() for item in items))
 
 
 G = TypeVar("G")
@@ -223,3 +239,38 @@ class RetryOptions:
 
 
 Credential = Secret | Callable[[], str]
+
+
+def parse_timeouts(shorthand: object, value: object) -> Timeouts:
+    if isinstance(value, Timeouts) or shorthand is None:
+        return build_group(Timeouts, "timeouts", value)
+    seconds = as_seconds("timeout", shorthand)
+    same = dict.fromkeys(("connect", "greeting", "command", "data", "final"), seconds)
+    if not isinstance(value, Mapping):
+        raise invalid("timeouts", f"must be a mapping of options, not {type(value).__name__}")
+    return build_group(Timeouts, "timeouts", {**same, **value})
+
+
+def parse_pool(value: object) -> PoolOptions:
+    if isinstance(value, (bool, str)):
+        return PoolOptions(enabled=as_switch("pool", value))
+    return build_group(PoolOptions, "pool", value)
+
+
+def parse_dsn(value: object) -> DSN | None:
+    """The reports for messages that do not say it themselves; None if there are to be none."""
+    if value is None:
+        return None
+    try:
+        dsn = DSN.of(value)
+    except InvalidMessage as error:
+        raise ConfigurationError(f"Option 'dsn': {error.message}", stage="config", hint=error.hint) from None
+    if dsn.orcpt is not None:
+        raise invalid("dsn", "can't name an orcpt, which is of one recipient")
+    return dsn or None
+
+
+def parse_retry(value: object) -> RetryOptions:
+    if isinstance(value, (int, str)) and not isinstance(value, bool):
+        return RetryOptions(attempts=as_count("retry", value))
+    return build_group(RetryOptions, "retry", value)

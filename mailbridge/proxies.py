@@ -74,14 +74,14 @@ class ProxyURL:
         return f"{self.scheme}://{host}:{self.port}"
 
 
-def parse_proxies(value: object, *, host: str) -> tuple[ProxyURL, ...]:
-    """The proxies that `value` names, the nearest first; `host` is the server, for "env".
+def parse_proxies(value: object, *, host: str, port: int | None = None) -> tuple[ProxyURL, ...]:
+    """The proxies that `value` names, the nearest first; `host` and `port` are the server's, for "env".
 
     A URL, a mapping with `url` and, beside it, `tls` (for https) or `handler` (callable or dotted
     path), a list of these (a chain), or "env" for ALL_PROXY, HTTPS_PROXY and NO_PROXY.
     """
     if value == "env":
-        return _from_environment(host)
+        return _from_environment(host, port)
     several = value if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else [value]
     proxies = tuple(_parse(each) for each in several)
     for proxy in proxies[1:]:
@@ -123,8 +123,9 @@ def _parse(value: object) -> ProxyURL:
 
 def _checked(proxy: ProxyURL) -> ProxyURL:
     """The proxy with its registered handler, or in the one spelling of its built-in scheme."""
-    handler = proxy.handler or _registered.get(proxy.scheme)
-    scheme = proxy.scheme if handler is not None else _SAME_AS.get(proxy.scheme, proxy.scheme)
+    same = _SAME_AS.get(proxy.scheme, proxy.scheme)
+    handler = proxy.handler or _registered.get(proxy.scheme) or _registered.get(same)
+    scheme = proxy.scheme if proxy.handler is not None or proxy.scheme in _registered else same
     if handler is None and scheme not in DEFAULT_PORTS:
         known = ", ".join(sorted({*DEFAULT_PORTS, *_SAME_AS, *_registered}))
         raise invalid("proxy", f"has the scheme {scheme!r}; known are {known}, and what register_proxy adds")
@@ -223,14 +224,14 @@ def _handler(value: object) -> ProxyHandler:
     return found  # type: ignore[no-any-return]  # only known to be callable
 
 
-def _from_environment(host: str) -> tuple[ProxyURL, ...]:
+def _from_environment(host: str, port: int | None) -> tuple[ProxyURL, ...]:
     """ALL_PROXY, else HTTPS_PROXY, lower case first as curl has it; none if NO_PROXY names the host."""
 
     def variable(name: str) -> str:
         return os.environ.get(name.lower()) or os.environ.get(name) or ""
 
     name = "ALL_PROXY" if variable("ALL_PROXY") else "HTTPS_PROXY"
-    if not variable(name) or _is_exempt(host, variable("NO_PROXY")):
+    if not variable(name) or _is_exempt(host, port, variable("NO_PROXY")):
         return ()
     try:
         return (_parse(variable(name)),)
@@ -239,10 +240,15 @@ def _from_environment(host: str) -> tuple[ProxyURL, ...]:
         raise
 
 
-def _is_exempt(host: str, patterns: str) -> bool:
+# One entry of NO_PROXY with a port; an address of IPv6 has one only behind brackets.
+_WITH_PORT = re.compile(r"(\[[^]]*\]|[^:]*):([0-9]+)")
+
+
+def _is_exempt(host: str, port: int | None, patterns: str) -> bool:
     """Whether a NO_PROXY list names `host`: by name, suffix, address, or network (CIDR).
 
-    A UNIX socket, which no proxy can reach, always is.
+    Commas or spaces are between entries; one with a port is for that port alone. A UNIX socket, which
+    no proxy can reach, always is.
     """
     if host.startswith("unix:"):
         return True
@@ -251,7 +257,11 @@ def _is_exempt(host: str, patterns: str) -> bool:
         address = ipaddress.ip_address(name)
     except ValueError:
         address = None
-    for pattern in (each.strip().lower().rstrip(".") for each in patterns.split(",")):
+    for entry in re.split(r"[\s,]+", patterns.lower()):
+        with_port = _WITH_PORT.fullmatch(entry)
+        if with_port is not None and int(with_port[2]) != port:
+            continue
+        pattern = (entry if with_port is None else with_port[1]).rstrip(".")
         if pattern == "*" or (pattern and pattern.strip("[]") == name):
             return True
         if address is None:

@@ -1,8 +1,9 @@
 """Messages as bytes: canonical CRLF content, without Bcc, fit for 7-bit header fields.
 
-Takes what a program has: an `EmailMessage`, an older `Message`, a `mailbridge.Message`, bytes. Nothing
-of the caller's message is changed. What is signed, and what comes as bytes, is never encoded anew:
-only its line ends are made canonical. Dot-stuffing, and what a server supports, belong elsewhere.
+Takes what a program has: an `EmailMessage`, an older `Message`, a `mailbridge.Message`, bytes, or a
+file or iterator of bytes. Nothing of the caller's message is changed. What is signed, and what comes
+as bytes, is never encoded anew: only its line ends are made canonical. Dot-stuffing, and what a
+server supports, belong elsewhere.
 """
 
 import base64
@@ -16,11 +17,21 @@ from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.message import Message as AnyMessage
 from email.utils import format_datetime
+from typing import Any
 
 from mailbridge.addresses import parse_address_list
+from mailbridge.content_files import FileContent
+from mailbridge.content_sources import Source, is_source, read_content
 from mailbridge.errors import InvalidAddress, InvalidMessage, NotSupported
 from mailbridge.message import Message
-from mailbridge.protocol.content import LINE_LIMIT, canonical, is_eight_bit
+from mailbridge.protocol.content import (
+    LINE_LIMIT,
+    Survey,
+    canonical,
+    has_nul,
+    is_eight_bit,
+    longest_line,
+)
 from mailbridge.serializing import raw_payload, written
 
 __all__ = ["Rendered", "render"]
@@ -36,6 +47,8 @@ _MESSAGE_ID = re.compile(rb"^Message-ID[ \t]*:(?:[ \t]|\r\n[ \t])*([^\r\n]*)", r
 # Far more than any mail has, far less than the recursion of Python and of receivers' parsers takes.
 _MAX_DEPTH = 50
 _IDENTITY_ENCODINGS = ("", "7bit", "8bit", "binary")
+_SOURCES = "A file is named by a pathlib.Path; several messages are sent with send_many."
+_ENCODED = "Give an EmailMessage (email.message_from_bytes makes one): what is not signed in it is encoded."
 
 
 def _now() -> datetime:
@@ -51,16 +64,29 @@ def _token() -> str:
 class Rendered:
     """Content for the wire, before dot-stuffing, and what a server must be able to do for it.
 
-    `content` ends in CRLF and holds no bare CR or LF. `message_id` is as in the field, brackets
-    included. `is_eight_bit`: a byte above 127 somewhere; `needs_smtputf8`: one in the header fields
-    of the message itself. `is_signed`: a DKIM or ARC signature forbids any change.
+    `content` ends in CRLF and holds no bare CR or LF; what is large and came from a file or an
+    iterator is a `FileContent`. `message_id` is as in the field, brackets included. `is_eight_bit`:
+    a byte above 127 somewhere; `needs_smtputf8`: one in the header fields of the message itself.
+    `is_signed`: a DKIM or ARC signature forbids any change. `is_binary`: to go as it is, whatever
+    bytes it holds, which takes BODY=BINARYMIME and BDAT (RFC 3030).
     """
 
-    content: bytes
+    content: bytes | FileContent
     message_id: str | None
     is_eight_bit: bool
     needs_smtputf8: bool
     is_signed: bool
+    is_binary: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of the content."""
+        return self.content.size if isinstance(self.content, FileContent) else len(self.content)
+
+    def close(self) -> None:
+        """Let go of the temporary file that the content may be in. It can't be sent again then."""
+        if isinstance(self.content, FileContent):
+            self.content.close()
 
     def seven_bit(self) -> "Rendered":
         """The same message for a server without 8BITMIME (RFC 6152 section 3).
@@ -73,6 +99,8 @@ class Rendered:
             raise _no_eight_bit("The message is signed and must not be encoded anew")
         if self.needs_smtputf8:
             raise _no_eight_bit("The header fields hold raw UTF-8")
+        if isinstance(self.content, FileContent):
+            raise _no_eight_bit("The message is too large to be encoded anew")
         try:
             content = _in_seven_bit(self.content)
         except RecursionError:  # in the email package's parser
@@ -83,25 +111,32 @@ class Rendered:
 
 
 def render(
-    message: AnyMessage | Message | bytes,
+    message: AnyMessage | Message | bytes | Source,
     *,
     smtputf8: bool = False,
+    binary: bool = False,
     now: Callable[[], datetime] = _now,
     token: Callable[[], str] = _token,
 ) -> Rendered:
     """`message` as content for the wire.
 
-    Bytes go as they are but for their line ends: Bcc fields in them stay. Of a message, Bcc fields
+    Bytes, and what is read from a path object, a file or an iterator of bytes, go as they are but for
+    their line ends (with `binary` those stay too): Bcc fields in them stay. Of a message, Bcc fields
     are left out, Date and a Message-ID under the sender's domain are added where they are missing
-    (not to a signed one), and text with lines over 998 bytes is encoded. With `smtputf8` header
-    fields are written as UTF-8 instead of encoded words; a local part that is not ASCII always is.
+    (not to a signed one), and parts with lines over 998 bytes or a NUL are encoded. With `smtputf8`
+    header fields are written as UTF-8 instead of encoded words; a local part that is not ASCII
+    always is.
 
-    Raises InvalidMessage for what can't be written without changing its meaning.
+    Raises InvalidMessage for what can't be written without changing its meaning; in bytes, files and
+    signed messages that is a line over 998 bytes or a NUL, unless `binary` is set.
     """
     if isinstance(message, bytes | bytearray | memoryview):
-        return _rendered(canonical(bytes(message)))
+        content = bytes(message)
+        return _rendered(content if binary else canonical(content), is_binary=binary)
     if isinstance(message, Message):
         message = message.as_email_message()
+    elif not isinstance(message, AnyMessage) and is_source(message):
+        return _described(*read_content(message, None if binary else _require_sendable), is_binary=binary)
     message = _copied(message)
     is_signed = any(_SIGNATURE_NAME.fullmatch(name) for name in message)
     for name in _BLIND_FIELDS:
@@ -114,36 +149,53 @@ def render(
     return _rendered(written(message, smtputf8=smtputf8, as_is=is_signed))
 
 
-def _rendered(content: bytes) -> Rendered:
-    head = _head(content)
+def _rendered(content: bytes, *, is_binary: bool = False) -> Rendered:
+    survey = Survey()
+    survey.feed(content)
+    return _described(content, survey, is_binary=is_binary)
+
+
+def _described(content: bytes | FileContent, survey: Survey, *, is_binary: bool) -> Rendered:
+    head = survey.head
+    if not is_binary:
+        _require_sendable(survey)
+    elif has_nul(head) or canonical(head) != head or longest_line(head) > LINE_LIMIT:
+        raise InvalidMessage(  # RFC 3030 section 3: the header is no part of what may be binary
+            "The header fields of binary content must end in CRLF, with an empty line behind them,"
+            f" and hold neither a NUL nor a line over {LINE_LIMIT} bytes"
+        )
     message_id = _MESSAGE_ID.search(head)
     return Rendered(
         content=content,
         message_id=message_id[1].decode("utf-8", "replace").strip() or None if message_id else None,
-        is_eight_bit=is_eight_bit(content),
+        is_eight_bit=survey.is_eight_bit,
         needs_smtputf8=is_eight_bit(head),
         is_signed=_SIGNATURE.search(head) is not None,
+        is_binary=is_binary,
     )
 
 
-def _head(content: bytes) -> bytes:
-    """The header fields, each with its CRLF; all of `content` if no empty line ends them."""
-    if content.startswith(b"\r\n"):
-        return b""
-    end = content.find(b"\r\n\r\n")
-    return content if end < 0 else content[: end + 2]
+def _require_sendable(survey: Survey) -> None:
+    """Servers differ in what becomes of these: kept, changed, broken in two, refused by the next one."""
+    if survey.has_nul:
+        what = "a NUL, which mail can't hold (RFC 2045 section 2.7)"
+    elif survey.longest_line > LINE_LIMIT:
+        what = f"a line of {survey.longest_line} bytes, over the {LINE_LIMIT} of RFC 5322 section 2.1.1"
+    else:
+        return
+    raise InvalidMessage(f"The content holds {what}", hint=_ENCODED)
 
 
-def _copied(message: AnyMessage, depth: int = 0) -> AnyMessage:
+def _copied(message: Any, depth: int = 0) -> AnyMessage:
     """A copy of the tree of parts that shares the payloads, which are immutable strings."""
     if not isinstance(message, AnyMessage):
-        raise InvalidMessage(f"A message or bytes are needed, not {type(message).__name__}")
+        raise InvalidMessage(f"A message or bytes are needed, not {type(message).__name__}", hint=_SOURCES)
     if depth > _MAX_DEPTH:
         raise InvalidMessage(f"The parts of the message are nested more than {_MAX_DEPTH} deep")
     copied = copy.copy(message)
     del copied["\0"]  # no such field, but from here on the copy has a list of fields of its own
     if copied.is_multipart():
-        copied.set_payload([_copied(part, depth + 1) for part in message.get_payload()])  # type: ignore[arg-type]
+        copied.set_payload([_copied(part, depth + 1) for part in message.get_payload()])
     return copied
 
 
@@ -166,9 +218,9 @@ def _sender_domain(message: AnyMessage) -> str:
 
 
 def _unsigned_parts(message: AnyMessage) -> Iterator[AnyMessage]:
-    """All parts but those that somebody else vouches for: in signed multiparts and attached messages."""
+    """All parts but those that somebody vouches for: in signed multiparts."""
     yield message
-    if message.is_multipart() and message.get_content_type() not in ("multipart/signed", "message/rfc822"):
+    if message.is_multipart() and message.get_content_type() != "multipart/signed":
         for part in message.get_payload():
             yield from _unsigned_parts(part)  # type: ignore[arg-type]  # payloads of multiparts are messages
 
@@ -179,7 +231,7 @@ def _must_be_encoded(part: AnyMessage) -> bool:
     if not isinstance(payload, str) or encoding not in _IDENTITY_ENCODINGS:
         return False
     # Binary data would be changed by making line ends canonical.
-    return encoding == "binary" or _LONG_LINE.search(payload) is not None
+    return encoding == "binary" or "\0" in payload or _LONG_LINE.search(payload) is not None
 
 
 def _in_seven_bit(content: bytes) -> bytes:

@@ -5,12 +5,13 @@ Nothing here parses or decides; `protocol.replies` makes replies from bytes, `co
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from mailbridge.envelope import Envelope
+    from mailbridge.errors import MailbridgeError, RecipientsRefused
 
 # Reply text comes from the other side: it is capped where it enters messages and logs.
 MAX_SHOWN_CHARACTERS = 1024
@@ -64,7 +65,8 @@ class SendResult:
     `rejected` names the recipients that were refused while others were accepted. `timings` are
     seconds under the keys queue, dns, connect, tls, auth, envelope, data, total. `message_size`
     is in bytes, as sent but before dot-stuffing. `round_trips` counts the waits for the server
-    that this message cost, a new session's opening included.
+    that this message cost, a new session's opening included. With several servers `server` is the one
+    that has it, and `failed_servers` says by name why those asked before it, or passed over, do not.
     """
 
     accepted: tuple[str, ...]
@@ -75,11 +77,24 @@ class SendResult:
     queue_id: str | None = None
     message_id: str | None = None
     attempts: int = 1
+    failed_servers: Mapping[str, "MailbridgeError"] = field(default_factory=dict)
     connection_id: str = ""
     connection_reused: bool = False
     server: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
     round_trips: int = 0
+
+    @property
+    def rejected_errors(self) -> "tuple[RecipientsRefused, ...]":
+        """`rejected` as errors, one for each recipient: to raise, or to treat like those of a send."""
+        from mailbridge.errors import RecipientsRefused  # which needs this module
+
+        return tuple(
+            RecipientsRefused(
+                f"The recipient <{address}> was refused", rejected={address: reply}, server=self.server
+            )
+            for address, reply in self.rejected.items()
+        )
 
 
 StageStatus = Literal["ok", "skipped", "failed"]
@@ -122,27 +137,40 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """What `verify()` found, stage by stage in the order of `STAGE_NAMES`. `str()` is a table."""
+    """What `verify()` found, stage by stage in the order of `STAGE_NAMES`. `str()` is a table.
+
+    Of several servers `servers` has a report each; then iteration goes through the stages of all of them.
+    """
 
     server: str
-    stages: tuple[Stage, ...]
+    stages: tuple[Stage, ...] = ()
+    servers: tuple["VerifyReport", ...] = ()
+
+    @classmethod
+    def of_several(cls, reports: Iterable["VerifyReport"]) -> "VerifyReport":
+        servers = tuple(reports)
+        return cls(server=", ".join(report.server for report in servers), servers=servers)
 
     @property
     def ok(self) -> bool:
-        return all(stage.status != "failed" for stage in self.stages)
+        return all(stage.status != "failed" for stage in self)
 
     def __iter__(self) -> Iterator[Stage]:
-        return iter(self.stages)
+        for report in self.servers:
+            yield from report
+        yield from self.stages
 
     def __getitem__(self, name: str) -> Stage:
+        """The stage of this name. KeyError if there is none; of several servers, ask each of `servers`."""
         for stage in self.stages:
             if stage.name == name:
                 return stage
-        raise KeyError(name)
+        raise KeyError(f"{name}, which each of .servers has" if self.servers else name)
 
     def as_dict(self) -> dict[str, Any]:
-        """A stable, JSON-able form: `server`, `ok`, `stages`."""
-        return {"server": self.server, "ok": self.ok, "stages": [stage.as_dict() for stage in self.stages]}
+        """A stable, JSON-able form: `server`, `ok`, `stages`, and `servers` where there are several."""
+        found = {"server": self.server, "ok": self.ok, "stages": [stage.as_dict() for stage in self.stages]}
+        return found | ({"servers": [report.as_dict() for report in self.servers]} if self.servers else {})
 
     def as_json(self) -> str:
         return json.dumps(self.as_dict(), indent=2)
@@ -152,9 +180,14 @@ class VerifyReport:
 
     def rows(self) -> Iterator[tuple[Stage, str]]:
         """Each stage with its line of the table, for callers that add colours."""
+        for report in self.servers:
+            for number, (stage, line) in enumerate(report.rows()):
+                yield stage, line if number else f"{report.server}\n{line}"
         for stage in self.stages:
-            seconds = f"{stage.seconds * 1000:8.1f} ms" if stage.status != "skipped" else " " * 11
-            line = f"{stage.name:<10} {stage.status:<8}{seconds}  {stage.detail}".rstrip()
-            if stage.hint:
-                line += f"\n{'':<10} {'hint:':<8}{'':>11}  {stage.hint}"
-            yield stage, line
+            yield stage, _row(stage)
+
+
+def _row(stage: Stage) -> str:
+    seconds = f"{stage.seconds * 1000:8.1f} ms" if stage.status != "skipped" else " " * 11
+    line = f"{stage.name:<10} {stage.status:<8}{seconds}  {stage.detail}".rstrip()
+    return f"{line}\n{'':<10} {'hint:':<8}{'':>11}  {stage.hint}" if stage.hint else line

@@ -17,6 +17,7 @@ from typing import Any
 
 from mailbridge.addresses import Mailbox, parse_address_list, quoted_phrase, to_ascii_domain
 from mailbridge.errors import InvalidMessage
+from mailbridge.fields import ENCODED_WORD
 from mailbridge.protocol.content import canonical
 
 __all__ = ["raw_payload", "written"]
@@ -149,8 +150,10 @@ class _Writer:
             return rules.clone(linesep="\r\n").fold_binary(name, value)
         text = str(value)
         if not self.as_is and not hasattr(value, "params"):
-            # The email package would write "=?" as it is, and the reader decode it.
-            if "=?" in text or any(len(word) > _LONGEST_WORD for word in text.split()):
+            # The email package would write what looks like an encoded word as it is, to be decoded, and lose
+            # blanks where it breaks a line between two of its own.
+            is_encoded = not (text.isascii() or self.smtputf8 or _is_raw(text)) or ENCODED_WORD.search(text)
+            if is_encoded or any(len(word) > _LONGEST_WORD for word in text.split()):
                 encoded = Header(text, "utf-8", _LINE_WIDTH, name).encode(linesep="\r\n")
                 return f"{name}: {encoded}\r\n".encode("ascii")
             if text.isascii():
@@ -188,7 +191,9 @@ def _address_item(display: str, mailbox: Mailbox, utf8: bool) -> str:
 def _phrase(display: str, utf8: bool) -> str:
     """A display name as RFC 5322 or RFC 2047 section 5 (3) wants it."""
     quoted = quoted_phrase(display)  # refuses what no form can hold
-    if utf8 or (display.isascii() and len(display) < _LINE_WIDTH):
+    # Readers decode what looks like an encoded word in quotes, too, though RFC 2047 section 5 (3) forbids it.
+    is_plain = (utf8 or display.isascii()) and not ENCODED_WORD.search(display)
+    if is_plain and (utf8 or len(display) < _LINE_WIDTH):
         return quoted
     return Header(display, "utf-8").encode(maxlinelen=_LINE_WIDTH, linesep="\r\n")
 

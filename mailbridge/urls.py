@@ -4,7 +4,7 @@ Only takes the URL apart; what the options mean is `config`'s business. No messa
 URL, since it may hold a password.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -12,6 +12,11 @@ from mailbridge.errors import ConfigurationError
 from mailbridge.options import unknown_option
 from mailbridge.secret import Secret
 
+_SCHEMES: Mapping[str, Mapping[str, Any]] = {
+    "smtp": {},
+    "smtps": {"security": "tls"},
+    "lmtp": {"protocol": "lmtp"},
+}
 _EXAMPLE = "Write it as smtp://user:password@host:port/?option=value."
 
 
@@ -22,7 +27,7 @@ def _bad(problem: str) -> ConfigurationError:
 def options_of_url(url: object, known: Sequence[str]) -> dict[str, Any]:
     """The options that `url` names; groups nest as dots (`timeouts.command=5`).
 
-    User and password are percent-decoded once. `smtps` means `security=tls`.
+    User and password are percent-decoded once. `smtps` means `security=tls`, `lmtp` `protocol=lmtp`.
     """
     if isinstance(url, Secret):
         url = url.reveal()
@@ -31,18 +36,13 @@ def options_of_url(url: object, known: Sequence[str]) -> dict[str, Any]:
     parts = _split(url)
     if parts is None:
         raise _bad("has a malformed host or port")
-    if parts.scheme not in ("smtp", "smtps"):
-        problem = (
-            "asks for LMTP, which is not available yet"
-            if parts.scheme == "lmtp"
-            else "must start with smtp:// or smtps://"
-        )
-        raise _bad(problem)
+    if parts.scheme not in _SCHEMES:
+        raise _bad("must start with smtp://, smtps:// or lmtp://")
     if parts.fragment or parts.path not in ("", "/") or "#" in url:
         raise _bad(
             "has something after the host that is no option; percent-encode / and # in user and password"
         )
-    options: dict[str, Any] = {"security": "tls"} if parts.scheme == "smtps" else {}
+    options = dict(_SCHEMES[parts.scheme])
     for name, value in (("username", parts.username), ("password", parts.password), ("host", parts.hostname)):
         if value:
             options[name] = _decoded(value)

@@ -14,6 +14,8 @@ from mailbridge.net.deadline import Deadline
 from mailbridge.net.resolving import literal
 from mailbridge.results import STAGE_NAMES, Reply, Stage, VerifyReport, printable
 
+_NOT_REACHED = "not reached"
+
 
 def verify(
     config: SMTPConfig,
@@ -52,6 +54,8 @@ def verify(
         found[name] = Stage(
             name=name, status="failed", seconds=seconds, detail=_sentence(failure), hint=failure.hint
         )
+        if name == "tcp" and found["dns"].detail == _NOT_REACHED:
+            found["dns"] = _ok("dns", connection, "resolved")  # or nobody would have been dialed
     return VerifyReport(server=config.server, stages=tuple(found[name] for name in STAGE_NAMES))
 
 
@@ -73,7 +77,8 @@ def _sentence(failure: MailbridgeError) -> str:
 def _stages(connection: SMTPConnection, asked: Mapping[str, Reply], has_quit: bool) -> Iterator[Stage]:
     """Every stage as far as the connection has facts about it; the others are skipped."""
     config = connection.config
-    yield _ok("config", connection, f"{config.server}, security {config.security}")
+    service = f", service {config.service.name}" if config.service is not None else ""
+    yield _ok("config", connection, f"{config.server}, security {config.security}{service}")
     yield from _way_stages(connection)
     yield _fact("greeting", connection, str(connection.greeting or ""))
     yield _tls_stage(connection)
@@ -90,7 +95,7 @@ def _way_stages(connection: SMTPConnection) -> Iterator[Stage]:
     host = config.proxy[0].host if config.proxy else config.host
     is_name = config.unix_path is None and literal(host) is None
     if reached is None or reached.dialed is None:
-        why = "not reached" if reached is None else "left to the proxy's handler"
+        why = _NOT_REACHED if reached is None else "left to the proxy's handler"
         yield _skipped("dns", why if is_name else "no name")
         yield _skipped("tcp", why)
     else:
@@ -111,7 +116,7 @@ def _ok(name: str, connection: SMTPConnection, detail: str) -> Stage:
     return Stage(name=name, status="ok", seconds=connection.seconds.get(name, 0.0), detail=detail)
 
 
-def _skipped(name: str, why: str = "not reached") -> Stage:
+def _skipped(name: str, why: str = _NOT_REACHED) -> Stage:
     return Stage(name=name, status="skipped", detail=why)
 
 

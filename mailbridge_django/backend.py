@@ -13,15 +13,26 @@ Sending is a row of named steps, each of which a subclass may replace:
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from itertools import groupby
+from typing import cast
 
 from django.core.mail import EmailMessage
 
 import mailbridge
-from mailbridge import ConfigurationError, Envelope, MailbridgeError, Rendered, SendResult, SMTPConfig
+from mailbridge import (
+    ConfigurationError,
+    Envelope,
+    EnvelopeOptions,
+    InvalidMessage,
+    MailbridgeError,
+    Priority,
+    Rendered,
+    SendResult,
+    SMTPConfig,
+)
 from mailbridge_django import signals
 from mailbridge_django.configured import ConfiguredBackend
 from mailbridge_django.reporting import one_send_deeper, report
@@ -43,6 +54,11 @@ class Delivery:
     config: SMTPConfig | None = None
     outcome: SendResult | Exception | None = None
     may_be_silenced: bool = False
+
+    @property
+    def priority(self) -> Priority | None:
+        """The lane in which it waits: the message's attribute `mailbridge_priority`, if it has one."""
+        return getattr(self.message, "mailbridge_priority", None)
 
     @property
     def error(self) -> Exception | None:
@@ -85,7 +101,7 @@ class EmailBackend(ConfiguredBackend):
         for delivery in batch:
             self._choose_server(delivery)
         ready = (delivery for delivery in batch if delivery.config is not None)
-        for config, deliveries in groupby(ready, key=lambda delivery: delivery.config):
+        for (config, _), deliveries in groupby(ready, key=lambda each: (each.config, each.priority)):
             if config is not None:
                 self.deliver(config, list(deliveries))
 
@@ -120,18 +136,24 @@ class EmailBackend(ConfiguredBackend):
     def prepare(self, message: EmailMessage) -> tuple[Rendered, Envelope]:
         """The content of `message` and its envelope. Whatever it raises becomes the outcome.
 
+        Wishes to the server are in its attribute `mailbridge_envelope_options`, if it has one.
         Django builds the message, mailbridge writes it: Python's own generator lets a line break that
         hides in an encoded word start a header field of its own (CVE-2024-6923).
         """
         sender = self.prep_address(message.from_email, force_ascii=False)
         recipients = [self.prep_address(address, force_ascii=False) for address in message.recipients()]
-        return mailbridge.render(message.message()), Envelope(sender, recipients)
+        return mailbridge.render(message.message()), Envelope(sender, recipients, **_wishes(message))
 
     def deliver(self, config: SMTPConfig, deliveries: list[Delivery]) -> None:
-        """Send through the mailer of `config`, and give each of `deliveries` its outcome."""
+        """Send through the mailer of `config`, and give each of `deliveries` its outcome.
+
+        They are of one priority.
+        """
         handed: list[Delivery] = []
         try:
-            outcomes = mailbridge.mailer_for(config).send_many(self._prepared(deliveries, handed))
+            outcomes = mailbridge.mailer_for(config).send_many(
+                self._prepared(deliveries, handed), priority=deliveries[0].priority
+            )
         except OSError as error:
             _give_outcome(deliveries, error)
             return
@@ -174,6 +196,14 @@ class EmailBackend(ConfiguredBackend):
     @property
     def _alias_name(self) -> str:
         return self.alias or DEFAULT_ALIAS
+
+
+def _wishes(message: EmailMessage) -> EnvelopeOptions:
+    """What is wished of the server: the options of `mailbridge.Envelope`, which refuses others."""
+    wishes = getattr(message, "mailbridge_envelope_options", None) or {}
+    if not isinstance(wishes, Mapping):
+        raise InvalidMessage(f"mailbridge_envelope_options must be a dict, not {type(wishes).__name__}")
+    return cast("EnvelopeOptions", wishes)
 
 
 def _detached(error: Exception) -> Exception:

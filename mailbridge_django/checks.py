@@ -5,6 +5,7 @@
     mailbridge.W002   certificates are not verified
     mailbridge.W004   MAILBRIDGE says nothing where MAILERS is defined
     mailbridge.W005   OAuth2 tokens in a cache that workers can't share safely
+    mailbridge.W006   a rate limiter over a cache that workers don't share
     mailbridge.W007   a user name without a password, or the reverse
 
 Whether a server can be reached and logged in to is the question of `manage.py verify_smtp`.
@@ -21,6 +22,7 @@ from mailbridge import SMTPConfig
 from mailbridge_django.backend import EmailBackend
 from mailbridge_django.compat import MailerMisconfigured, uses_mailers
 from mailbridge_django.handler import mailers
+from mailbridge_django.ratelimit import CacheRateLimiter
 from mailbridge_django.tokens import CacheTokenStore
 
 _UNSHARED = {
@@ -58,23 +60,28 @@ def _check(alias: str) -> Iterator[CheckMessage]:
     except Exception:  # another backend's own trouble, which is not for us to judge
         return
     if isinstance(backend, EmailBackend):
-        yield from _check_credentials(alias, backend)
-        yield from _check_verification(alias, backend.config)
-        yield from _check_token_store(alias, backend.config)
+        yield from _check_pair(alias, backend)
+        for server in backend.config.endpoints:
+            yield from _check_credentials(alias, server.config)
+            yield from _check_verification(alias, server.config)
+            yield from _check_token_store(alias, server.config)
+            yield from _check_rate_limiter(alias, server.config)
 
 
 def _invalid(error: MailerMisconfigured) -> Error:
     return Error(error.message, hint=error.hint or None, id="mailbridge.E001")
 
 
-def _check_credentials(alias: str, backend: EmailBackend) -> Iterator[CheckMessage]:
-    config = backend.config
+def _check_pair(alias: str, backend: EmailBackend) -> Iterator[CheckMessage]:
     if backend.lacks_half_of_credentials:
         yield Warning(
             f"The mailer {alias!r} has a user name without a password, or the reverse: it will not log in.",
             hint="Give both, or neither.",
             id="mailbridge.W007",
         )
+
+
+def _check_credentials(alias: str, config: SMTPConfig) -> Iterator[CheckMessage]:
     may_be_clear = config.security in ("none", "opportunistic")
     if config.has_credentials and may_be_clear and not _is_loopback(config):
         yield Warning(
@@ -107,6 +114,21 @@ def _check_token_store(alias: str, config: SMTPConfig) -> Iterator[CheckMessage]
             f"{problem}.",
             hint="Use a cache that all workers share (Redis, Memcached, database), or a FileTokenStore.",
             id="mailbridge.W005",
+        )
+
+
+def _check_rate_limiter(alias: str, config: SMTPConfig) -> Iterator[CheckMessage]:
+    limiter = config.rate
+    if not isinstance(limiter, CacheRateLimiter):
+        return
+    cache = settings.CACHES.get(limiter.alias, {}).get("BACKEND", "nothing")
+    name = cache.rpartition(".")[2]
+    if name in _UNSHARED and name != "FileBasedCache":  # there it locks a file
+        yield Warning(
+            f"The rate of the mailer {alias!r} is kept in the cache {limiter.alias!r} ({cache}), "
+            f"{_UNSHARED[name]}.",
+            hint="Use a cache that all workers share (Redis, Memcached, database, files).",
+            id="mailbridge.W006",
         )
 
 

@@ -79,8 +79,10 @@ class ConfiguredBackend(smtp.EmailBackend):
         if not flags_decide:
             names |= {"use_tls": False, "use_ssl": False}
         if alias is not None:
-            if "host" not in options and "url" not in options:
-                raise MailerMisconfigured("OPTIONS must define 'host' or 'url'.", alias=alias)
+            if options.keys().isdisjoint(("host", "url", "service", "servers")):
+                raise MailerMisconfigured(
+                    "OPTIONS must define 'host' or 'url', or 'service', or 'servers'.", alias=alias
+                )
             names["host"] = names["host"] or ""
         self._refuse_unknown(kwargs)
         try:
@@ -104,11 +106,13 @@ class ConfiguredBackend(smtp.EmailBackend):
 
     def _with_settings(self, options: Options, flags_decide: bool) -> Options:
         """`options` over what Django's constructor has found in EMAIL_*, with the flags translated."""
-        if self.alias is None and "url" not in options:
+        if self.alias is None and options.keys().isdisjoint(("url", "servers")):
             found = naming.given(**{name: getattr(self, name) for name in naming.DJANGO_NAMES})
             # EMAIL_PORT is 25 even if nobody has set it, which must not go with security="tls".
             if not flags_decide and "port" not in options and not settings.is_overridden("EMAIL_PORT"):
                 del found["port"]
+            if "service" in options:  # EMAIL_HOST and its like are there even if nobody has set them
+                found = {name: value for name, value in naming.layered(options, found).items() if value != ""}
             options = {**options, **found}
         if flags_decide:
             options = {**options, "security": naming.security_of(options)}
@@ -145,7 +149,7 @@ class ConfiguredBackend(smtp.EmailBackend):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """As it was made, for messages that are pickled after they were sent."""
-        if not self._keywords.keys().isdisjoint(("password", "url")):
+        if not self._keywords.keys().isdisjoint(("password", "url", "servers")):
             raise TypeError("A backend that was given credentials can't be pickled; configure it in settings")
         return partial(type(self), **self._keywords), ()
 
@@ -169,7 +173,7 @@ class ConfiguredBackend(smtp.EmailBackend):
     @property
     def lacks_half_of_credentials(self) -> bool:
         """Whether a user name stands without a password, or the reverse: then Django does not log in."""
-        if naming.needs_no_password(self._options):
+        if self._config.has_credentials or naming.needs_no_password(self._options):
             return False
         has_key = bool(self._options.get("password")) or self._options.get("oauth2") is not None
         return bool(self._options.get("username")) != has_key

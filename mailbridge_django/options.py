@@ -24,7 +24,7 @@ OWN_NAMES = (
     *("url", "service", "security", "auth", "allow_insecure_auth", "oauth2", "tls", "timeouts"),
     *("local_hostname", "source_address", "family", "allow_internal_networks", "proxy", "proxy_protocol"),
     *("protocol", "pool", "rate", "retry", "pipelining", "disable", "partial", "servers", "dsn", "defaults"),
-    *("debug", "config_resolver"),
+    *("dkim", "debug", "logger", "config_resolver"),
 )
 #: The options of Django's backend, in the order of its positional arguments; `fail_silently` left out.
 DJANGO_NAMES = (
@@ -33,9 +33,12 @@ DJANGO_NAMES = (
 )
 KNOWN_NAMES = tuple(sorted({*OWN_NAMES, *DJANGO_NAMES, "fail_silently"}))
 
-# A URL names all of these, if only by leaving them out: none may come from beneath it, least of all
-# the credentials that were meant for another host.
-_SAID_BY_URL = frozenset({"host", "port", "security", "use_tls", "use_ssl", "username", "password", "oauth2"})
+# A service and a URL name all of these, if only by leaving them out: none may come from beneath it, least
+# of all, with a URL, the credentials that were meant for another host.
+_SAID_BY_SERVICE = frozenset({"url", "servers", "host", "port", "security", "use_tls", "use_ssl"})
+_SAID_BY_URL = (_SAID_BY_SERVICE - {"url"}) | {"service", "servers", "username", "password", "oauth2"}
+# Each of several servers says these for itself.
+_SAID_BY_SERVERS = (_SAID_BY_URL - {"servers"}) | {"url"}
 _SECRETS = frozenset({"password", "url", "client_secret", "refresh_token", "access_token", "private_key"})
 _NOT_OF_THE_CORE = frozenset({"use_tls", "use_ssl", "ssl_keyfile", "ssl_certfile", "config_resolver"})
 # Named in `auth`, these log in without a password.
@@ -52,12 +55,28 @@ def given(**options: Any) -> Options:
 
 
 def _sealed(name: str, value: Any) -> Any:
-    """`value` without a secret in clear; in the dict of OAuth2, too."""
+    """`value` without a secret in clear; in the dicts of OAuth2, DKIM and servers, too."""
     if name in _SECRETS and isinstance(value, str):
         return Secret(value)
-    if name in ("oauth2", "service_account") and isinstance(value, Mapping):
+    if name == "dkim" and isinstance(value, (list, tuple)):
+        return [_sealed(name, each) for each in value]
+    if name in ("oauth2", "service_account", "dkim") and isinstance(value, Mapping):
         return {inner: _sealed(str(inner), each) for inner, each in value.items()}
+    if name == "servers" and isinstance(value, (list, tuple)):
+        return [_sealed_server(each) for each in value]
     return value
+
+
+def _sealed_server(server: Any) -> Any:
+    """A URL or options, which may also stand under `config`."""
+    if isinstance(server, str):
+        return Secret(server)
+    if not isinstance(server, Mapping):
+        return server
+    return {
+        name: _sealed_server(value) if name == "config" else _sealed(str(name), value)
+        for name, value in server.items()
+    }
 
 
 def package_options() -> Options:
@@ -72,6 +91,12 @@ def layered(above: Options, beneath: Options) -> Options:
     """`above` over `beneath`."""
     if "url" in above:
         beneath = {name: value for name, value in beneath.items() if name not in _SAID_BY_URL}
+    elif "servers" in above:
+        beneath = {name: value for name, value in beneath.items() if name not in _SAID_BY_SERVERS}
+    elif "service" in above:
+        beneath = {name: value for name, value in beneath.items() if name not in _SAID_BY_SERVICE}
+    elif "host" in above:
+        beneath = {name: value for name, value in beneath.items() if name not in ("service", "servers")}
     if "oauth2" in above:  # one way to log in takes the place of the other
         beneath = {name: value for name, value in beneath.items() if name != "password"}
     elif above.get("password"):
@@ -82,15 +107,20 @@ def layered(above: Options, beneath: Options) -> Options:
 
 
 def flags_decide(layers: Sequence[Options]) -> bool:
-    """Whether `use_tls` and `use_ssl` tell the security; not beside or beneath `security` or a URL.
+    """Whether `use_tls` and `use_ssl` tell the security; not beside or beneath `security`, `service`, `url`.
 
     A flag that is off decides nothing: code that hands on all settings says False where nothing is set.
     """
+    has_host = False
     for layer in layers:
-        if "security" in layer or "url" in layer:
+        if not layer.keys().isdisjoint(("security", "service", "url")):
             return False
         if layer.get("use_tls") or layer.get("use_ssl"):
             return True
+        # Without a flag each server has its own way; but a host takes the place of servers beneath it.
+        if "servers" in layer and not has_host:
+            return False
+        has_host = has_host or "host" in layer
     return True
 
 

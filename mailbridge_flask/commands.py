@@ -5,7 +5,9 @@ only applications that have mail have them.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import click
 from flask import Flask, current_app
@@ -97,19 +99,28 @@ def send_test_command(to: str, using: str, sender: str | None) -> None:
 @using_option
 @json_option
 def pool_command(using: str, as_json: bool) -> None:
-    """Show the pool's limits and numbers, in this process.
+    """Show the limits and numbers of the pool, or of each server's, in this process.
 
     Each process has its own: those of a web server's workers are not seen from here.
     """
     mailer = _state(using).mailer(using)
-    numbers = {"limits": asdict(mailer.config.pool), "numbers": asdict(mailer.stats())}
+    numbers: dict[str, Any] = {"limits": asdict(mailer.config.pool), "numbers": asdict(mailer.stats())}
+    if mailer.config.servers:
+        numbers["servers"] = [asdict(server) for server in mailer.server_stats()]
     if as_json:
         click.echo(json.dumps(numbers, indent=2, default=str))
         return
-    for title, values in numbers.items():
-        click.echo(f"{title} of {using}, {mailer.config.server}")
-        for name, value in values.items():
-            click.echo(f"  {name:<22} {value}")
+    _echo_numbers(f"limits of {using}, {mailer.config.server}", numbers["limits"])
+    _echo_numbers(f"numbers of {using}, {mailer.config.server}", numbers["numbers"])
+    for server in numbers.get("servers", ()):
+        pool = server.pop("pool")
+        _echo_numbers(server["server"], {**server, **pool})
+
+
+def _echo_numbers(title: str, numbers: Mapping[str, Any]) -> None:
+    click.echo(title)
+    for name, value in numbers.items():
+        click.echo(f"  {name:<22} {value}")
 
 
 def _exit(is_well: bool) -> None:

@@ -6,9 +6,9 @@ next send, and one that has carried MAIL_MAX_EMAILS messages too: the pool sees 
 
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from mailbridge import Envelope, Rendered, SendResult, Session
+from mailbridge import Envelope, EnvelopeOptions, Priority, Rendered, SendResult, Session
 from mailbridge_flask.addresses import AnyAddress
 from mailbridge_flask.message import Message
 
@@ -63,6 +63,8 @@ class Connection:
         envelope_from: AnyAddress | None = None,
         *,
         deadline: float | None = None,
+        priority: Priority | None = None,
+        **wishes: Unpack[EnvelopeOptions],
     ) -> SendResult | None:
         """Send one message; as `Mail.send`. `envelope_from` is the sender for bounces (MAIL FROM).
 
@@ -75,9 +77,11 @@ class Connection:
             )
 
         def transmit(rendered: Rendered, envelope: Envelope) -> SendResult:
-            return session.send(rendered, envelope=envelope, deadline=deadline)
+            return session.send(rendered, envelope=envelope, deadline=deadline, priority=priority)
 
-        result = self._state.deliver(message, self._name, transmit, envelope_from=envelope_from)
+        result = self._state.deliver(
+            message, self._name, transmit, envelope_from=envelope_from, wishes=wishes
+        )
         self.num_emails += 1
         return result
 

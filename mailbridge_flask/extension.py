@@ -6,13 +6,13 @@ Which application is meant is the active one's context to say, or `app=`. What i
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Unpack
 from weakref import WeakSet
 
 from flask import Flask, current_app, has_app_context
 from werkzeug.local import LocalProxy
 
-from mailbridge import ConfigurationError, Mailer, SendResult
+from mailbridge import ConfigurationError, EnvelopeOptions, Mailer, Priority, SendResult
 from mailbridge_flask import signals
 from mailbridge_flask.commands import add_commands
 from mailbridge_flask.connection import Connection
@@ -93,17 +93,23 @@ class Mail:
         using: str | None = None,
         app: Flask | None = None,
         deadline: float | None = None,
+        priority: Priority | None = None,
+        **wishes: Unpack[EnvelopeOptions],
     ) -> SendResult | None:
         """Send one message by the mailer `using`, or the one this object is named for.
 
         Returns what the server said, also kept in `message.mailbridge_result`; None where sending is
         suppressed (TESTING, MAILBRIDGE_SUPPRESS_SEND). `deadline` in seconds bounds all of it.
+        `priority` is "high", "normal" or "low" where messages wait for the rate or a connection.
+        `wishes` are options of the envelope (`dsn`, `send_at`, …) over those of the message.
 
         Raises BadHeaderError, IncompleteMessage and other kinds of InvalidMessage before anything is
         sent, MailbridgeError where the server can't be reached or refuses (then `outcome_unknown`
         says whether it may have taken the message), RuntimeError without an application.
         """
-        return self.state_of(app).send(message, using=using or self.name, deadline=deadline)
+        return self.state_of(app).send(
+            message, using=using or self.name, deadline=deadline, priority=priority, **wishes
+        )
 
     def send_message(self, *args: Any, **kwargs: Any) -> SendResult | None:
         """Send the message that these arguments make; see `Message`."""

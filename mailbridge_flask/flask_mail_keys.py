@@ -24,8 +24,10 @@ KEYS = (
 
 # What says where to connect and how safely: with one of these from mailbridge, Flask-Mail's defaults end.
 _ENDPOINT = frozenset({"url", "service", "servers", "host", "port", "security"})
-# A URL names all of these, if only by leaving them out: credentials least of all may come from beneath it.
-_SAID_BY_URL = frozenset({"host", "port", "security", "username", "password"})
+# A service and a URL name these, if only by leaving them out, and each of several servers has its own: with
+# those, credentials least of all may come from beneath.
+_SAID_BY_SERVICE = frozenset({"host", "port", "security"})
+_SAID_BY_URL = _SAID_BY_SERVICE | {"username", "password"}
 # Flask-Mail's default port, also with STARTTLS. With MAIL_USE_SSL nobody listens there: 465 it is, then.
 _DEFAULT_PORT = 25
 _TRUE = ("true", "yes", "on", "1")
@@ -55,7 +57,9 @@ def options_of(app: Flask, own: dict[str, Any]) -> dict[str, Any]:
         unsaid = None if str(options["port"]) == "465" else "none"
         options["security"] = options["security"] or unsaid
         options["port"] = options["port"] or (None if options["security"] == "tls" else _DEFAULT_PORT)
-    beaten = _SAID_BY_URL if "url" in own else frozenset()
+    beaten = _SAID_BY_SERVICE if "service" in own else frozenset()
+    if own.keys() & {"url", "servers"}:
+        beaten = _SAID_BY_URL
     return {name: value for name, value in options.items() if value not in (None, {}) and name not in beaten}
 
 
@@ -106,7 +110,10 @@ def _credentials(app: Flask, own: dict[str, Any]) -> dict[str, Any]:
     username, password = given(app, "MAIL_USERNAME"), given(app, "MAIL_PASSWORD")
     if "oauth2" in own:  # which takes the place of a password
         return {"username": username}
-    if own.keys() & {"url", "username", "password"} or (username is None) == (password is None):
+    # Which of the two a service or a mechanism can do without, the core knows.
+    if own.keys() & {"url", "service", "servers", "auth", "username", "password"} or (username is None) == (
+        password is None
+    ):
         return {"username": username, "password": password}
     # Flask-Mail logs in only with both, and says nothing; such applications must go on working.
     missing = "MAIL_USERNAME" if username is None else "MAIL_PASSWORD"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import current_app, has_app_context
 
-from mailbridge import SendResult
+from mailbridge import EnvelopeOptions, SendResult
 from mailbridge_flask import mime
 from mailbridge_flask.addresses import AnyAddress, as_pair, domain_of, shown, unfolded
 from mailbridge_flask.errors import BadHeaderError
@@ -71,9 +71,11 @@ class Message:
     seconds since the epoch; the time of sending, where it is not given. `msgId` is made once, so that
     a message that is sent again can be known again.
 
-    `mail_options` and `rcpt_options` may name what is said of every message anyhow (BODY=8BITMIME,
-    SMTPUTF8, SIZE); anything else is refused when the message is sent. `mailbridge_result` is the
-    SendResult of the last send, None before and where sending was suppressed.
+    `envelope_options` are wishes to the server, those of `mailbridge.Envelope`: reports, a time to send
+    at, … `mail_options` and `rcpt_options` may say some of it as Flask-Mail has it: RET, ENVID,
+    REQUIRETLS; NOTIFY, ORCPT, and what is said anyhow (BODY=8BITMIME, SMTPUTF8, SIZE); anything else
+    is refused when the message is sent. `mailbridge_result` is the SendResult of the last send, None
+    before and where sending was suppressed.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Message:
         rcpt_options: Iterable[str] | None = None,
         *,
         calendar: str | None = None,
+        envelope_options: EnvelopeOptions | None = None,
     ) -> None:
         self.subject = subject
         self.recipients = _as_list(recipients)
@@ -114,6 +117,7 @@ class Message:
         self.extra_headers: dict[str, str] = dict(extra_headers or {})
         self.mail_options: list[str] = list(mail_options or ())
         self.rcpt_options: list[str] = list(rcpt_options or ())
+        self.envelope_options: EnvelopeOptions = {} if envelope_options is None else envelope_options
         self.msgId = make_msgid(domain=domain_of(self.sender) or _NO_DOMAIN)
         self.mailbridge_result: SendResult | None = None
 
@@ -201,7 +205,7 @@ class Message:
         state = _active_state()
         ascii_filenames = state is not None and state.ascii_attachments
         sender = self.own_sender or self.sender
-        return mime.rendered(self, sender=sender, ascii_filenames=ascii_filenames).content
+        return bytes(mime.rendered(self, sender=sender, ascii_filenames=ascii_filenames).content)
 
     def as_string(self) -> str:
         """As `as_bytes()`, in a str."""
@@ -248,6 +252,7 @@ def as_message(given: Any) -> Message:
         return given
     if not all(hasattr(given, name) for name in (*_OF_FLASK_MAIL, "msgId")):
         raise TypeError(f"A mailbridge_flask.Message is needed, not {type(given).__name__}")
-    message = Message(**{name: getattr(given, name) for name in _OF_FLASK_MAIL})
+    wishes = getattr(given, "envelope_options", None)
+    message = Message(**{name: getattr(given, name) for name in _OF_FLASK_MAIL}, envelope_options=wishes)
     message.msgId = given.msgId
     return message

@@ -4,9 +4,8 @@ What Flask-Mail has and the core's message does not (other charsets and alternat
 an attachment) is added to that structure here. Nothing here sends, and no message is changed.
 """
 
-import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from email.message import EmailMessage, MIMEPart
 from typing import TYPE_CHECKING, Any
@@ -14,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 import mailbridge
 from mailbridge import Envelope, InvalidMessage, Rendered
 from mailbridge_flask.addresses import AnyAddress, as_pair, shown, unfolded
+from mailbridge_flask.wishes import wishes_of
 
 if TYPE_CHECKING:
     from mailbridge_flask.message import Attachment, Message
 
-__all__ = ["email_message", "envelope", "refuse_unmet_options", "rendered"]
+__all__ = ["email_message", "envelope", "rendered"]
 
-# What the core says in MAIL FROM by itself where it is due, so that asking for it is no harm.
-_SAID_ANYHOW = re.compile(r"BODY=8BITMIME|SMTPUTF8|SIZE=\d+", re.IGNORECASE)
 # Fields that the core's message has as attributes of its own, and what they are called there.
 _FIELDS_OF_CORE = {"message-id": "message_id", "in-reply-to": "in_reply_to", "references": "references"}
 _FIXED_IN_PARTS = frozenset({"content-type", "content-transfer-encoding", "mime-version"})
@@ -32,10 +30,20 @@ def rendered(message: "Message", *, sender: AnyAddress | None, ascii_filenames: 
     return mailbridge.render(email_message(message, sender=sender, ascii_filenames=ascii_filenames))
 
 
-def envelope(message: "Message", *, sender: AnyAddress | None, envelope_from: AnyAddress | None) -> Envelope:
-    """Who it goes to, and from whom: `envelope_from`, else `sender`. Raises InvalidMessage."""
+def envelope(
+    message: "Message",
+    *,
+    sender: AnyAddress | None,
+    envelope_from: AnyAddress | None,
+    wishes: Mapping[str, Any],
+) -> Envelope:
+    """Who it goes to, and from whom: `envelope_from`, else `sender`; and what is wished of the server.
+
+    Raises InvalidMessage.
+    """
     source = envelope_from or sender
-    return Envelope(shown(source) if source else None, [shown(each) for each in message.send_to])
+    recipients = [shown(each) for each in message.send_to]
+    return Envelope(shown(source) if source else None, recipients, **wishes_of(message, wishes))
 
 
 def email_message(message: "Message", *, sender: AnyAddress | None, ascii_filenames: bool) -> EmailMessage:
@@ -52,17 +60,6 @@ def email_message(message: "Message", *, sender: AnyAddress | None, ascii_filena
     if message.charset:
         _recode(structure, message.charset)
     return structure
-
-
-def refuse_unmet_options(message: "Message") -> None:
-    """Raises InvalidMessage for an ESMTP option that nobody would heed."""
-    for kind in ("mail_options", "rcpt_options"):
-        for option in getattr(message, kind) or ():
-            if kind == "rcpt_options" or not _SAID_ANYHOW.fullmatch(str(option)):
-                raise InvalidMessage(
-                    f"{kind} asks for {option!r}, which is not available yet in this release",
-                    hint="Leave it out. BODY=8BITMIME, SMTPUTF8 and SIZE are said where they are due.",
-                )
 
 
 def _core_message(message: "Message", sender: AnyAddress | None) -> mailbridge.Message:

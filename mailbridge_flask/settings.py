@@ -163,8 +163,20 @@ def _sealed(options: Mapping[Any, Any]) -> dict[str, Any]:
             value = Secret(value)
         elif isinstance(value, Mapping):
             value = _sealed(value)
+        elif name == "servers" and isinstance(value, (list, tuple)):
+            value = [_sealed_server(each) for each in value]
         sealed[name] = value
     return sealed
+
+
+def _sealed_server(server: Any) -> Any:
+    """A URL or options, which may also stand under `config`."""
+    if isinstance(server, str):
+        return Secret(server)
+    if not isinstance(server, Mapping):
+        return server
+    sealed = _sealed(server)
+    return {**sealed, "config": _sealed_server(sealed["config"])} if "config" in sealed else sealed
 
 
 def _layered(above: dict[str, Any], beneath: dict[str, Any]) -> dict[str, Any]:

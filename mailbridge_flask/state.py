@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Unpack
 
 from flask import Flask
 
 import mailbridge
-from mailbridge import ConfigurationError, Envelope, Mailer, Rendered, SendResult
+from mailbridge import ConfigurationError, Envelope, EnvelopeOptions, Mailer, Priority, Rendered, SendResult
 from mailbridge_flask import flask_mail_keys, mime, signals
 from mailbridge_flask.addresses import AnyAddress
 from mailbridge_flask.connection import Connection
@@ -67,11 +67,21 @@ class MailState:
         return mailbridge.mailer_for(self._settings_of(name).config)
 
     def send(
-        self, message: Message, *, using: str = DEFAULT, deadline: float | None = None
+        self,
+        message: Message,
+        *,
+        using: str = DEFAULT,
+        deadline: float | None = None,
+        priority: Priority | None = None,
+        **wishes: Unpack[EnvelopeOptions],
     ) -> SendResult | None:
         """Send one message by the mailer `using`. See `Mail.send`."""
         mailer = self.mailer(using)
-        return self.deliver(message, using, lambda *what: _send(mailer, what, deadline))
+
+        def transmit(rendered: Rendered, envelope: Envelope) -> SendResult:
+            return mailer.send(rendered, envelope=envelope, deadline=deadline, priority=priority)
+
+        return self.deliver(message, using, transmit, wishes=wishes)
 
     def send_message(self, *args: Any, **kwargs: Any) -> SendResult | None:
         """Send the message that these arguments make."""
@@ -93,17 +103,24 @@ class MailState:
             yield outbox
 
     def deliver(
-        self, given: Message, name: str, transmit: Transmit, *, envelope_from: AnyAddress | None = None
+        self,
+        given: Message,
+        name: str,
+        transmit: Transmit,
+        *,
+        envelope_from: AnyAddress | None = None,
+        wishes: EnvelopeOptions | None = None,
     ) -> SendResult | None:
         """Prepare a message, tell who listens, and hand it to `transmit` unless sending is suppressed.
 
-        What is wrong with a message shows also where it is suppressed.
+        `wishes` are options of the envelope that win over the message's own. What is wrong with a message
+        shows also where it is suppressed.
         """
         message = as_message(given)
         message.mailbridge_result = None
         signals.message_sending.send(self.app, message=message, mailer=name)
         try:
-            rendered, envelope = self._prepared(message, name, envelope_from)
+            rendered, envelope = self._prepared(message, name, envelope_from, wishes or {})
             result = None if self.suppress else transmit(rendered, envelope)
         except Exception as error:
             signals.announce(signals.message_failed, self.app, message=message, mailer=name, error=error)
@@ -123,7 +140,7 @@ class MailState:
             signals.email_dispatched.send(self.app, message=message)
 
     def _prepared(
-        self, message: Message, name: str, envelope_from: AnyAddress | None
+        self, message: Message, name: str, envelope_from: AnyAddress | None, wishes: EnvelopeOptions
     ) -> tuple[Rendered, Envelope]:
         if not message.send_to:
             raise IncompleteMessage("No recipients have been added")
@@ -136,9 +153,8 @@ class MailState:
         message.sender = sender
         if message.date is None:
             message.date = time.time()
-        mime.refuse_unmet_options(message)
         rendered = mime.rendered(message, sender=sender, ascii_filenames=self.ascii_attachments)
-        return rendered, mime.envelope(message, sender=sender, envelope_from=envelope_from)
+        return rendered, mime.envelope(message, sender=sender, envelope_from=envelope_from, wishes=wishes)
 
     def _settings_of(self, name: str) -> MailerSettings:
         if name in self._mailers:
@@ -149,8 +165,3 @@ class MailState:
             stage="config",
             hint=f"Did you mean {nearest[0]!r}?" if nearest else f"There are: {', '.join(self._mailers)}.",
         )
-
-
-def _send(mailer: Mailer, what: tuple[Rendered, Envelope], deadline: float | None) -> SendResult:
-    rendered, envelope = what
-    return mailer.send(rendered, envelope=envelope, deadline=deadline)

@@ -1,77 +1,104 @@
-"""One transaction: RSET?, MAIL, RCPT…, DATA, content (RFC 5321 section 3.3, RFC 2920).
+"""One transaction: RSET?, MAIL, RCPT…, content (RFC 5321 section 3.3, RFC 2920; LMTP: RFC 2033).
 
 The order is said here once; the window of the wire decides what goes out in one flight. All
 replies of a flight are read before anything is decided, and the first refusal in the order of
 the commands is the error.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mailbridge.errors import (
     ConnectionLost,
-    DeadlineExceeded,
+    MailbridgeError,
     MessageRefused,
     ProtocolViolation,
     RecipientsRefused,
     SenderRefused,
 )
-from mailbridge.flows.steps import Look, WriteContent, answer, take_in
+from mailbridge.flows.content import NO_ANSWER, Progress, Source, after_354, in_chunks
+from mailbridge.flows.steps import WriteContent, answer, any_answer
 from mailbridge.protocol import commands
 from mailbridge.protocol.content import END_OF_DATA
+from mailbridge.protocol.pieces import Pieces
 from mailbridge.protocol.wire import Call, Wire
 from mailbridge.results import Reply
-
-# The last piece goes out in one write with the final dot. Kept small, so that the moment in which
-# a failing write leaves the outcome in doubt is one short call; a small message is all last piece.
-_LAST_PIECE = 16 * 1024
-# What keeps replies from coming. Behind a refusal they are waited for, but the refusal is the news.
-_NO_ANSWER = (ConnectionLost, ProtocolViolation, DeadlineExceeded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transaction:
-    """What goes to the server: addresses as they stand on the wire, content dot-stuffed."""
+    """What goes to the server: addresses as they stand on the wire, content canonical.
+
+    `recipient_parameters` are those of RCPT, by recipient. `chunking`: the content goes by BDAT, as
+    it is. `lmtp`: each recipient has an answer of its own. `progress(sent, size)` is told bytes of
+    content; what it raises ends the session before anything is committed. `left()` is told once the
+    last byte has been written, whatever the server will say to it, and raises nothing.
+    """
 
     sender: str
     recipients: Sequence[str]
     mail_parameters: Sequence[str]
-    content: bytes
+    recipient_parameters: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    content: bytes | Pieces
     all_or_none: bool = False
     resets_first: bool = False
+    chunking: bool = False
+    lmtp: bool = False
+    progress: Progress | None = None
+    left: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
+    """`late`: those of `rejected` that were refused after the content, each for itself (LMTP)."""
+
     accepted: tuple[str, ...]
     rejected: Mapping[str, Reply]
     response: Reply
+    late: frozenset[str] = frozenset()
 
 
 async def delivery(wire: Wire, transaction: Transaction) -> Delivered:
     """Send one message.
 
     Raises `SenderRefused`, `RecipientsRefused`, `MessageRefused` with the session still in step;
-    `ConnectionLost` and `ProtocolViolation` with the session lost.
+    `ConnectionLost` and `ProtocolViolation` with the session lost, and `InvalidMessage` too, where
+    the content can't be read.
     """
     reset = wire.call(commands.RSET) if transaction.resets_first else None
     mail = wire.call(commands.mail_from(transaction.sender, transaction.mail_parameters))
-    rcpts = {address: wire.call(commands.rcpt_to(address)) for address in transaction.recipients}
-    data = None if transaction.all_or_none else wire.call(commands.DATA)
+    parameters = transaction.recipient_parameters
+    rcpts = {a: wire.call(commands.rcpt_to(a, parameters.get(a, ()))) for a in transaction.recipients}
+    waits = transaction.all_or_none or transaction.chunking
+    data = None if waits else wire.call(commands.DATA)
     if reset is not None:
         await _reset(wire, reset)
     refusal = await _envelope(wire, transaction, mail, rcpts)
     if refusal is not None:
-        with suppress(*_NO_ANSWER):
-            await _abandon(wire, data, mail)
+        with suppress(*NO_ANSWER):
+            await _abandon(wire, data, has_lone_dot=_ok(mail) and not transaction.lmtp)
         if reset is not None and not (_ok(reset) or _ok(mail)):
             raise _not_reset(wire, reset)  # the refusal is about the message before this one
         raise refusal
-    await _start_content(wire, data or wire.call(commands.DATA))
-    response = await _content(wire, transaction.content)
-    accepted = tuple(address for address, call in rcpts.items() if _ok(call))
-    return Delivered(accepted, _rejected(rcpts), response)
+    return await _message(wire, transaction, rcpts, data)
+
+
+async def _message(
+    wire: Wire, transaction: Transaction, rcpts: Mapping[str, Call], data: Call | None
+) -> Delivered:
+    """The content, and what the server makes of it."""
+    accepted, rejected = tuple(a for a, call in rcpts.items() if _ok(call)), _rejected(rcpts)
+    source = Source(transaction.content, transaction.progress, transaction.left)
+    answers = len(accepted) if transaction.lmtp else 1
+    if transaction.chunking:
+        ends = await in_chunks(wire, source, answers)
+    else:
+        await _start_content(wire, data or wire.call(commands.DATA))
+        ends = await after_354(wire, source, answers)
+    if transaction.lmtp:
+        return await _verdicts_of_recipients(wire, dict(zip(accepted, ends, strict=True)), rejected)
+    return Delivered(accepted, rejected, await _verdict_of_server(wire, ends[0]))
 
 
 def _ok(call: Call) -> bool:
@@ -112,7 +139,7 @@ async def _envelope(
     reply = await _verdict(wire, mail)
     if not reply.is_positive:
         wire.cancel_queued()
-        with suppress(*_NO_ANSWER):
+        with suppress(*NO_ANSWER):
             for call in rcpts.values():
                 if call.is_released:
                     await answer(wire, call)
@@ -132,12 +159,13 @@ async def _envelope(
     return RecipientsRefused(f"{what}: {', '.join(rejected)}", rejected=rejected, stage="rcpt_to")
 
 
-async def _abandon(wire: Wire, data: Call | None, mail: Call) -> None:
+async def _abandon(wire: Wire, data: Call | None, *, has_lone_dot: bool) -> None:
     """The message is refused; if DATA is already under way, end it (RFC 2920 section 3.1).
 
     Should the server answer 354 all the same, a lone dot ends the message, which no recipient
     has. Not if MAIL was refused: then an earlier transaction may still be open (seen with Postfix
-    3.7), its recipients would get an empty message, and closing is the only safe end.
+    3.7), its recipients would get an empty message, and closing is the only safe end. Nor in LMTP,
+    where there are as many answers to the dot as recipients: none.
     """
     wire.cancel_queued()
     if data is None or not data.is_released:
@@ -145,7 +173,7 @@ async def _abandon(wire: Wire, data: Call | None, mail: Call) -> None:
     reply = await answer(wire, data)
     if reply.code != 354:
         return
-    if not _ok(mail):
+    if not has_lone_dot:
         wire.is_over = True
         return
     lone_dot = wire.expect(commands.CONTENT)
@@ -164,45 +192,50 @@ async def _start_content(wire: Wire, data: Call) -> None:
     raise MessageRefused("The server refused DATA", stage="data", reply=reply)
 
 
-async def _content(wire: Wire, content: bytes) -> Reply:
-    """Content and final dot; from the moment the dot may leave, the outcome is in doubt."""
-    is_answered = not wire.parser.is_empty  # a refusal may come in one piece with the 354
-    end = wire.expect(commands.CONTENT, takes_unread=True)
-    border = max(0, len(content) - _LAST_PIECE)
-    view = memoryview(content)
-    if (
-        is_answered
-        or not await WriteContent(view[:border], "content", stops_early=True)
-        or await _is_answered_early(wire)
-    ):
-        reply = await answer(wire, end)
-        wire.is_over = True  # for the server the content has not ended: commands would be part of it
-        raise _early(reply)
-    wire.commit(end, commands.END_OF_CONTENT)
-    await WriteContent(bytes(view[border:]) + END_OF_DATA, "final", stops_early=False)
+async def _verdict_of_server(wire: Wire, end: Call) -> Reply:
     reply = await answer(wire, end, limit="final")
-    if reply.is_positive:
-        return reply
-    if reply.code < 400:
+    _require_verdict(reply)
+    if not reply.is_positive:
+        raise MessageRefused("The server refused the message", stage="final", reply=reply)
+    return reply
+
+
+def _require_verdict(reply: Reply) -> None:
+    if not reply.is_positive and reply.code < 400:
         raise ProtocolViolation(
             "The server answered the message with neither yes nor no", stage="final", reply=reply
         )
-    raise MessageRefused("The server refused the message", stage="final", reply=reply)
 
 
-async def _is_answered_early(wire: Wire) -> bool:
-    """A look before the dot, since after it nothing is certain until the answer."""
-    data = await Look()
-    if data is not None:
-        take_in(wire, data, "content")
-    return data is not None
+async def _verdicts_of_recipients(
+    wire: Wire, ends: Mapping[str, Call], rejected: Mapping[str, Reply]
+) -> Delivered:
+    """LMTP: each recipient has an answer of its own, in the order of RCPT (RFC 2033 section 4.2)."""
+    taken: dict[str, Reply] = {}
+    late: dict[str, Reply] = {}
+    try:
+        for address, end in ends.items():
+            reply = await _verdict_of_recipient(wire, end)
+            (taken if reply.is_positive else late)[address] = reply
+    except MailbridgeError as error:
+        # Also those whose answers came in one piece with what went wrong.
+        error.accepted = tuple(address for address, end in ends.items() if end.is_decided and _ok(end))
+        if error.accepted:
+            error.reword(f"{error.message.rstrip('.')}; accepted before, for {', '.join(error.accepted)}")
+        raise
+    refused = {**rejected, **late}
+    if not taken:
+        what = f"Every recipient was refused: {', '.join(refused)}"
+        raise RecipientsRefused(what, rejected=refused, stage="final")
+    return Delivered(tuple(taken), refused, next(iter(taken.values())), frozenset(late))
 
 
-def _early(reply: Reply) -> MessageRefused | ProtocolViolation:
-    if reply.code >= 400:
-        return MessageRefused(
-            "The server refused the message while it was being sent", stage="content", reply=reply
-        )
-    return ProtocolViolation(
-        "The server answered a message that was not at its end", stage="content", reply=reply
-    )
+async def _verdict_of_recipient(wire: Wire, end: Call) -> Reply:
+    """A good-bye is an answer here too: it tells what becomes of this recipient's copy."""
+    reply = await any_answer(wire, end, limit="final")
+    if reply.code == 221:
+        wire.is_over = True
+        raise ConnectionLost("The server closed the session", stage="final", reply=reply)
+    wire.is_over = wire.is_over or reply.code == 421
+    _require_verdict(reply)
+    return reply

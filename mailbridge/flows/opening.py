@@ -1,6 +1,6 @@
-"""Opening a session: greeting, EHLO or HELO, STARTTLS, EHLO again (RFC 5321 3.1, RFC 3207).
+"""Opening a session: greeting, EHLO, HELO or LHLO, STARTTLS, EHLO again (RFC 5321 3.1, RFC 3207).
 
-Decides nothing about certificates or credentials, and sends nothing but EHLO, HELO and STARTTLS.
+Decides nothing about certificates or credentials, and sends nothing but these.
 """
 
 from mailbridge.errors import GreetingRefused, NotSupported, ProtocolViolation, TLSModeMismatch
@@ -31,12 +31,20 @@ async def greeting(wire: Wire) -> Reply:
     return reply
 
 
-async def introduction(wire: Wire, name: str, *, may_be_helo: bool) -> Capabilities:
-    """EHLO, or HELO where the server knows no EHLO and nothing of it is needed (section 3.2)."""
-    reply = await answer(wire, wire.call(commands.ehlo(name)))
+async def introduction(
+    wire: Wire, name: str, *, may_be_helo: bool = False, lmtp: bool = False
+) -> Capabilities:
+    """EHLO, or HELO where the server knows no EHLO and nothing of it is needed (section 3.2).
+
+    In LMTP it is LHLO, and nothing takes its place (RFC 2033 section 4.1).
+    """
+    reply = await answer(wire, wire.call(commands.lhlo(name) if lmtp else commands.ehlo(name)))
     if reply.is_positive:
         wire.require_nothing_unread("ehlo")
         return Capabilities.parse(reply)
+    if lmtp:
+        hint = "The server may speak SMTP: then leave protocol='lmtp' out." if reply.is_permanent else ""
+        raise GreetingRefused("The server refused LHLO", stage="ehlo", reply=reply, hint=hint)
     if may_be_helo and reply.is_permanent:
         reply = await answer(wire, wire.call(commands.helo(name)))
         if reply.is_positive:
@@ -49,7 +57,7 @@ async def start_tls(wire: Wire) -> None:
     reply = await answer(wire, wire.call(commands.STARTTLS))
     if reply.code != 220:
         raise NotSupported("The server refused STARTTLS", extension="STARTTLS", stage="tls", reply=reply)
-    if not wire.is_quiet or await Look() is not None:
+    if not (wire.parser.is_empty and wire.is_quiet) or await Look() is not None:
         # Section 6: what an attacker put behind the 220 must not be read as said under TLS.
         raise ProtocolViolation("The server sent more than one reply to STARTTLS", stage="tls")
     await StartTls()

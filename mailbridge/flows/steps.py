@@ -4,7 +4,7 @@ A flow is an `async def` function that awaits only these steps; a driver perform
 a real stream. No event loop is involved: `net.driver` runs flows on blocking calls.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,18 +45,33 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class WriteContent:
-    """Write `content` within the time limit `data`.
+    """Write `content` within the time limit `data`, which starts anew with `is_new`.
 
     With `stops_early`, look before and between the pieces and stop as soon as the server has said
-    something: it is refusing (RFC 5321 section 4.1.1.4 has it wait for the dot, but it need not).
-    Gives true if everything was written.
+    something: it may be refusing (RFC 5321 section 4.1.1.4 has it wait for the dot, but it need
+    not). Gives how many bytes were written. `shown` is what logs may say of it beside its size.
     """
 
     content: bytes | memoryview
     stage: str
     stops_early: bool
+    is_new: bool = True
+    shown: str = ""
 
-    def __await__(self) -> Generator["WriteContent", bool, bool]:
+    def __await__(self) -> Generator["WriteContent", int, int]:
+        return (yield self)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPiece:
+    """The next piece of the content, which may come from a file; None at its end.
+
+    Raises InvalidMessage if it can't be had.
+    """
+
+    pieces: Iterator[bytes]
+
+    def __await__(self) -> Generator["ReadPiece", bytes | None, bytes | None]:
         return (yield self)
 
 
@@ -68,7 +83,7 @@ class StartTls:
         return (yield self)
 
 
-Step = Transfer | Look | WriteContent | StartTls
+Step = Transfer | Look | WriteContent | ReadPiece | StartTls
 
 
 async def answer(wire: Wire, call: Call, *, limit: Limit = "command") -> Reply:
@@ -90,7 +105,7 @@ async def any_answer(wire: Wire, call: Call, *, limit: Limit, is_new: bool = Tru
     while call.reply is None:
         stage = call.command.stage
         if wire.unanswered_count == 0:
-            await _nothing_is_there(wire, stage)
+            await nothing_is_there(wire, stage)
         commands = wire.outgoing()
         data = await _write_and_read(commands, stage, limit, is_new)
         is_new = take_in(wire, data, stage)
@@ -102,12 +117,17 @@ def _write_and_read(commands: tuple[Command, ...], stage: str, limit: Limit, is_
     return Transfer(b"".join(map(bytes, commands)), shown, stage, limit, is_new or bool(commands))
 
 
-async def _nothing_is_there(wire: Wire, stage: str) -> None:
+async def nothing_is_there(wire: Wire, stage: str) -> None:
     """In step: before a command that answers to nothing pending, there is nothing to be read."""
     wire.require_nothing_unread(stage)
     data = await Look()
-    if data is not None:
+    if data is not None and not is_empty_line(data):
         raise _unasked(wire, data, stage)
+
+
+def is_empty_line(data: bytes) -> bool:
+    """Whether `data` is nothing but line ends, which say nothing; end-of-file does."""
+    return bool(data) and not data.strip(b"\r\n")
 
 
 def _unasked(wire: Wire, data: bytes, stage: str) -> ConnectionLost | ProtocolViolation:

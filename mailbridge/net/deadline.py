@@ -13,10 +13,15 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """`at` is in seconds of `clock`; infinity means no limit."""
+    """`at` is in seconds of `clock`; infinity means no limit.
+
+    `of_commands`, where it is earlier, holds as long as no content was written: until then a server that
+    falls silent can be left for another one.
+    """
 
     at: float = inf
     clock: Clock = time.monotonic
+    of_commands: float = inf
 
     @classmethod
     def after(cls, seconds: float | None, clock: Clock = time.monotonic) -> "Deadline":
@@ -25,7 +30,18 @@ class Deadline:
 
     def within(self, seconds: float | None) -> "Deadline":
         """The earlier of this deadline and `seconds` from now."""
-        return self if seconds is None else Deadline(min(self.at, self.clock() + seconds), self.clock)
+        if seconds is None:
+            return self
+        return Deadline(min(self.at, self.clock() + seconds), self.clock, self.of_commands)
+
+    def with_commands_within(self, seconds: float) -> "Deadline":
+        """This deadline, with less time for what comes before the content."""
+        return Deadline(self.at, self.clock, self.clock() + seconds)
+
+    @property
+    def before_content(self) -> "Deadline":
+        """What holds until content is written."""
+        return self if self.of_commands >= self.at else Deadline(self.of_commands, self.clock)
 
     @property
     def remaining(self) -> float | None:

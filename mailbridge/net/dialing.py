@@ -11,7 +11,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from math import inf
 
@@ -67,15 +67,19 @@ def dial(
     dns_timeout: float | None = None,
     deadline: Deadline,
     getaddrinfo: GetAddrInfo | None = None,
+    given: socket.socket | None = None,
 ) -> Dialed:
     """Connect to `target` before `deadline`; `dns_timeout` (seconds) bounds the look-up further.
 
-    Raises NameNotResolved, ConnectFailed, ConnectTimeout (stage "dns" or "tcp") and
-    ConfigurationError. Whatever is raised, no socket stays open.
+    `given`: a socket of the caller's to connect. It says which family, and has one attempt: a socket
+    can't be used again after it failed. Raises NameNotResolved, ConnectFailed, ConnectTimeout (stage
+    "dns" or "tcp") and ConfigurationError. Whatever is raised, no socket stays open.
     """
     started = deadline.clock()
     if target.unix_path is not None:
-        return _dial_unix(target, target.unix_path, deadline)
+        return _dial_unix(target, target.unix_path, deadline, given)
+    if given is not None:
+        target = replace(target, family="ipv6" if given.family == socket.AF_INET6 else "ipv4")
     source = _source(target)
     addresses = resolve(
         target.host,
@@ -85,7 +89,8 @@ def dial(
         getaddrinfo=getaddrinfo,
     )
     resolved = deadline.clock()
-    race = _Race(target, source, deadline, deque(_interleaved(addresses)))
+    found = _interleaved(addresses)[: 1 if given is not None else None]
+    race = _Race(target, source, deadline, deque(found), given)
     sock, address = race.run()
     return Dialed(
         socket=sock,
@@ -136,6 +141,7 @@ class _Race:
     source: Address | None
     deadline: Deadline
     waiting: deque[Address]
+    given: socket.socket | None = None
     running: dict[socket.socket, Address] = field(default_factory=dict)
     failures: list[tuple[Address, OSError]] = field(default_factory=list)
     next_start: float = -inf
@@ -166,7 +172,7 @@ class _Race:
             self._failed(address, _Internal(errno.EACCES, "Internal address"))
             return
         try:
-            sock = socket.socket(address.family, socket.SOCK_STREAM)
+            sock = self.given or socket.socket(address.family, socket.SOCK_STREAM)
         except OSError as problem:  # a family that this machine does not have, or no descriptor left
             self._failed(address, problem)
             return
@@ -221,12 +227,12 @@ def _is_connected_to_itself(sock: socket.socket) -> bool:
         return False
 
 
-def _dial_unix(target: Target, path: str, deadline: Deadline) -> Dialed:
+def _dial_unix(target: Target, path: str, deadline: Deadline, given: socket.socket | None) -> Dialed:
     started = deadline.clock()
     if not target.allow_internal_networks:
         message = f"{target} is internal, and option allow_internal_networks is False"
         raise ConnectFailed(message, stage="tcp", server=str(target))
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = given or socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         while (code := _connect_unix(sock, path)) == errno.EAGAIN:

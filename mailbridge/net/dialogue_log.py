@@ -3,15 +3,14 @@
 Masking happens where the command is made (`Command.secret`), not here by pattern.
 """
 
-import logging
 import re
 from collections.abc import Callable, Iterable
+from typing import Literal
 
-from mailbridge import logs
+from mailbridge.logs import ROOT, Log
 from mailbridge.results import printable
 
-logger = logging.getLogger("mailbridge.smtp")
-
+_ANY_SERVER = Log(ROOT, "")
 _CODE = re.compile(rb"[2-5][0-9][0-9](?=[ -])")
 
 
@@ -21,9 +20,17 @@ class DialogueLog:
     `mask` takes out of a line of the server what it must not show.
     """
 
-    __slots__ = ("_connection_id", "_hides_replies", "_is_on", "_mask", "_shows_code")
+    __slots__ = ("_connection_id", "_hides_replies", "_is_on", "_log", "_mask", "_shows_code")
 
-    def __init__(self, connection_id: str, *, is_on: bool, mask: Callable[[str], str] = str) -> None:
+    def __init__(
+        self,
+        connection_id: str,
+        *,
+        is_on: bool,
+        log: Log = _ANY_SERVER,
+        mask: Callable[[str], str] = str,
+    ) -> None:
+        self._log = log
         self._connection_id = connection_id
         self._is_on = is_on
         self._mask = mask
@@ -53,7 +60,6 @@ class DialogueLog:
             for line in data.decode("utf-8", "backslashreplace").splitlines():
                 self._write("S", printable(self._mask(line)))
 
-    def _write(self, side: str, text: str) -> None:
+    def _write(self, side: Literal["C", "S"], text: str) -> None:
         if self._is_on:
-            fields = {"connection_id": self._connection_id}
-            logs.write(logger, logging.DEBUG, "[%s] %s: %s", self._connection_id, side, text, **fields)
+            self._log.said(self._connection_id, side, text)

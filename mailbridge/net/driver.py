@@ -10,13 +10,14 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from mailbridge.errors import DeadlineExceeded, MailbridgeError, ReplyTimeout
-from mailbridge.flows.steps import Limit, Look, Step, Transfer, WriteContent
+from mailbridge.errors import DeadlineExceeded, InvalidMessage, MailbridgeError, ReplyTimeout
+from mailbridge.flows.steps import Limit, Look, ReadPiece, Step, Transfer, WriteContent
 from mailbridge.net.deadline import NEVER, Clock, Deadline
 from mailbridge.net.dialogue_log import DialogueLog
 from mailbridge.net.streams import Stream
 from mailbridge.net.tls_errors import tls_error
 from mailbridge.options import Timeouts
+from mailbridge.results import printable
 
 R = TypeVar("R")
 
@@ -46,6 +47,7 @@ class Driver:
         self._whole = NEVER
         self._period = NEVER
         self._is_waited_for = True
+        self._has_written_content = False
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -68,7 +70,7 @@ class Driver:
         Raises what the flow raises; `ReplyTimeout` when a step's time limit is over,
         `DeadlineExceeded` when `deadline` is.
         """
-        self._whole = deadline
+        self._whole, self._has_written_content = deadline, False
         try:
             step = flow.send(None)
             while True:
@@ -95,6 +97,8 @@ class Driver:
                     return self._look()
                 case WriteContent():
                     return self._write_content(step)
+                case ReadPiece():
+                    return _read(step)
                 case _ if start_tls is not None:
                     return start_tls()
                 case _:
@@ -109,7 +113,8 @@ class Driver:
 
     def _limit(self, limit: Limit) -> Deadline:
         seconds: float | None = getattr(self._timeouts, limit)
-        return self._whole.within(seconds)
+        deadline = self._whole.within(seconds)
+        return deadline if self._has_written_content else deadline.before_content
 
     def _transfer(self, step: Transfer) -> bytes:
         if step.is_new:
@@ -155,18 +160,33 @@ class Driver:
         self._log.received(data)
         return data
 
-    def _write_content(self, step: WriteContent) -> bool:
-        self._period = self._limit("data")
+    def _write_content(self, step: WriteContent) -> int:
+        self._has_written_content = True
+        if step.is_new:
+            self._period = self._limit("data")
         self._is_waited_for = True
+        if step.shown:
+            self._log.sent((step.shown,))
         self._log.content(len(step.content))
         if not step.stops_early:
-            return self._send(bytes(step.content))
+            return len(step.content) if self._send(bytes(step.content)) else 0
         sent = self._unless_lost(
             lambda: self.stream.send(step.content, self._period, stop_when_readable=True)
         )
-        return sent == len(step.content)
+        return sent or 0
 
     def _too_late(self, stage: str) -> MailbridgeError:
         if self._whole.is_over:
             return DeadlineExceeded("The time for this send ran out", stage=stage)
         return ReplyTimeout("The server did not answer in time", stage=stage)
+
+
+def _read(step: ReadPiece) -> bytes | None:
+    """A file that can't be read is no fault of the server's, whatever kind of error it is."""
+    try:
+        return next(step.pieces, None)
+    except MailbridgeError:
+        raise
+    except Exception as error:
+        what = printable(f"{type(error).__name__}: {error}", 200)
+        raise InvalidMessage(f"The content could not be read: {what}", stage="content") from error

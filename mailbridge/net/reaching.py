@@ -54,15 +54,20 @@ class Reached:
 
 
 def reach(
-    target: Target, proxies: Sequence[ProxyURL] = (), *, dns_timeout: float | None = None, deadline: Deadline
+    target: Target,
+    proxies: Sequence[ProxyURL] = (),
+    *,
+    dns_timeout: float | None = None,
+    deadline: Deadline,
+    given: socket.socket | None = None,
 ) -> Reached:
-    """A stream to `target`. `deadline` bounds all steps together.
+    """A stream to `target`. `deadline` bounds all steps together. `given`: see `dial`; without proxies.
 
     Raises `ConnectFailed` and its kinds; where proxies are asked, `ProxyFailed` and
     `ConnectTimeout`, both with stage "proxy". Whatever is raised, no socket stays open.
     """
     if not proxies:
-        direct = dial(target, dns_timeout=dns_timeout, deadline=deadline)
+        direct = dial(target, dns_timeout=dns_timeout, deadline=deadline, given=given)
         return Reached(stream=Stream(direct.socket), dialed=direct, is_loopback=direct.is_loopback)
     _require_external(target)
     began, outer = deadline.clock(), sys.exception()

@@ -6,7 +6,6 @@ of one for theft, and revokes them all.
 """
 
 import copy
-import logging
 import os
 import sys
 import threading
@@ -14,8 +13,8 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from mailbridge import logs
 from mailbridge.errors import DeadlineExceeded, MailbridgeError, TokenUnavailable
+from mailbridge.logs import ROOT, Log
 from mailbridge.net.deadline import Clock, Deadline
 from mailbridge.oauth2.asking import Ask, as_token_error
 from mailbridge.oauth2.stores import MemoryTokenStore, TokenStore
@@ -28,8 +27,6 @@ from mailbridge.secret import Secret, clear_locals
 SHORTEST_PAUSE, LONGEST_PAUSE = 5.0, 30.0
 # How long a process waits for another one's request, if nothing else limits it: longer than one may take.
 LOCK_SECONDS = 90.0
-
-_logger = logging.getLogger("mailbridge.oauth2")
 
 
 class _State:
@@ -73,6 +70,8 @@ class TokenSource:
         self._clock = clock
         self._states = {os.getpid(): _State()}
         self._forgets = isinstance(store, MemoryTokenStore)
+        # Not on a mailer's own logger: all mailers of one user share this source.
+        self._log = Log(ROOT, options.server)
 
     def __repr__(self) -> str:
         return f"<TokenSource for {self.username}: {self.describe()}>"
@@ -188,9 +187,7 @@ class TokenSource:
                 here.is_renewing = False
                 here.changed.notify_all()
         if old is not None and not fresh and old.is_alive(self._wall_clock()):
-            logs.write(
-                _logger, logging.WARNING, "an access token could not be renewed ahead of time: %s", error
-            )
+            self._log.token_not_renewed(error)
             return old, True
         raise error
 
@@ -272,21 +269,14 @@ class TokenSource:
             try:
                 self.options.on_refresh(token, self.username)
             except Exception as problem:
-                logs.write(_logger, logging.WARNING, "on_refresh raised %s", type(problem).__name__)
+                self._log.on_refresh_failed(problem)
 
     def _tell(self, token: AccessToken, spent: Secret | None) -> None:
-        left = "unknown" if token.expires_at is None else f"{token.expires_at - self._wall_clock():.0f} s"
-        server, user = self.options.server, self.username
-        logs.write(_logger, logging.INFO, "access token for %s from %s, good for %s", user, server, left)
+        left = None if token.expires_at is None else token.expires_at - self._wall_clock()
+        self._log.token_obtained(self.username, left)
         if spent is not None and token.refresh_token not in (None, spent) and self._forgets:
             self._forgets = False  # it has been said
-            logs.write(
-                _logger,
-                logging.WARNING,
-                "%s rotates refresh tokens, and %s's is kept in this process only: set oauth2.token_store",
-                server,
-                user,
-            )
+            self._log.token_not_kept(self.username)
 
 
 def _seconds(deadline: Deadline) -> float:

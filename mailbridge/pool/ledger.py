@@ -9,15 +9,16 @@ leaves nothing half done that the next `assign` would not finish.
 """
 
 import threading
-from collections import Counter, deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
 from enum import StrEnum
 from itertools import count
 from math import inf
 from typing import Generic, Protocol, TypeVar
 
 from mailbridge.options import PoolOptions
+from mailbridge.pool.sizing import Size
+from mailbridge.pool.stats import PoolStats
+from mailbridge.priorities import NORMAL_LANE
 
 
 class Poolable(Protocol):
@@ -46,48 +47,24 @@ class Ending(StrEnum):
     TOO_IDLE = "too_idle"
     EVICTED = "evicted"  # made room for a fresh one
     DISCARDED = "discarded"  # discard_idle()
+    TOO_MANY = "too_many"  # the server asked for less: reduce()
     POOL_CLOSED = "pool_closed"
     POOL_OFF = "pool_off"  # pool.enabled is false: nothing is kept
     INTERRUPTED = "interrupted"  # an exception on its way to the borrower, or back
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolStats:
-    """A pool at one moment. Names ending in `_total` only grow, within one process.
-
-    `size` is all that counts against `max_size` (None: no bound): `lent`, `idle`, `opening` and
-    `closing`. `waiting` callers stand in the queue. `opened_total` and `reused_total` are leases of a
-    new and of a kept thing, `closed_total` counts by reason (see `Ending`). `waits_total` callers had
-    to queue, for `wait_seconds_total` in all; `timeouts_total` of them in vain.
-    """
-
-    name: str
-    max_size: int | None
-    size: int
-    lent: int
-    idle: int
-    opening: int
-    closing: int
-    waiting: int
-    opened_total: int
-    reused_total: int
-    closed_total: Mapping[str, int] = field(default_factory=dict)
-    waits_total: int
-    wait_seconds_total: float
-    timeouts_total: int
-
-
 class Claim(Generic[T]):
-    """One caller's turn, from asking for a place to giving it back.
+    """One caller's turn, from asking for a place to giving it back. The lowest `lane` is served first.
 
     `gate` opens when the claim is served or turned away. It is a plain lock: an Event or Condition
     runs Python code around its inner lock, and an interrupt there can leave that lock held for ever.
     """
 
-    __slots__ = ("fresh", "gate", "place", "returned")
+    __slots__ = ("fresh", "gate", "lane", "place", "returned")
 
-    def __init__(self, *, fresh: bool = False) -> None:
+    def __init__(self, *, fresh: bool = False, lane: int = NORMAL_LANE) -> None:
         self.fresh = fresh
+        self.lane = lane
         self.place: Place[T] | None = None
         self.returned = False
         self.gate = threading.Lock()
@@ -142,11 +119,11 @@ class Ledger(Generic[T]):
 
     def __init__(self, options: PoolOptions, *, closed: bool = False) -> None:
         self.options = options
-        self.limit = options.max_size if options.enabled else inf
+        self.size = Size(options.max_size if options.enabled else inf)
         self.closed = closed
         self.lock = threading.RLock()
         self.places: set[Place[T]] = set()
-        self.queue: deque[Claim[T]] = deque()
+        self.queue: list[Claim[T]] = []  # by lane, and in each in the order of coming
         self.closers: list[Claim[T]] = []  # wait in close() for the last place to be given up
         self.turns = count(1)
         self.opened = 0
@@ -155,6 +132,11 @@ class Ledger(Generic[T]):
         self.waits = 0
         self.wait_seconds = 0.0
         self.timeouts = 0
+
+    def enqueue(self, claim: Claim[T]) -> None:
+        """Behind all of its lane and of those before it."""
+        place = sum(other.lane <= claim.lane for other in self.queue)
+        self.queue.insert(place, claim)
 
     def assign(self) -> None:
         """Serves the queue in its order for as long as there are places. All changes end with it."""
@@ -172,7 +154,7 @@ class Ledger(Generic[T]):
                 return
             claim.wake()
             if self.queue and self.queue[0] is claim:
-                self.queue.popleft()
+                del self.queue[0]
 
     def find_place(self, claim: Claim[T]) -> Place[T] | None:
         """Gives `claim` a place, with an idle thing if it wants one; None if all are taken."""
@@ -181,7 +163,7 @@ class Ledger(Generic[T]):
             place = idle[-1]  # last in, first out: cold ones age out
         elif held := self.held_by(claim):
             place = held[0]
-        elif len(self.places) < self.limit:
+        elif len(self.places) < self.size.now:
             place = Place(claim)
             self.places.add(place)
         elif idle:
@@ -211,6 +193,20 @@ class Ledger(Generic[T]):
         for place in self._idle():
             place.holder = claim
             place.ending = why
+
+    def take_surplus(self, claim: Claim[T]) -> None:
+        """Leaves to `claim` the closing of idle things, the coldest first, while there are too many."""
+        surplus = len(self.places) - self.size.now
+        for number, place in enumerate(self._idle()):
+            if number >= surplus:
+                return
+            place.holder = claim
+            place.ending = Ending.TOO_MANY
+
+    @property
+    def has_too_many(self) -> bool:
+        """Whether a thing that comes back is one more than there may be now, without those being closed."""
+        return sum(place.ending is None for place in self.places) > self.size.now
 
     def make_idle(self, place: Place[T], now: float) -> None:
         place.idle_since = now
@@ -251,6 +247,7 @@ class Ledger(Generic[T]):
         return PoolStats(
             name=name,
             max_size=self.options.max_size if self.options.enabled else None,
+            effective_size=None if self.size.now == inf else int(self.size.now),
             size=len(self.places),
             lent=len(held) - opening - closing,
             idle=len(self.places) - len(held),
@@ -263,6 +260,7 @@ class Ledger(Generic[T]):
             waits_total=self.waits,
             wait_seconds_total=self.wait_seconds,
             timeouts_total=self.timeouts,
+            reductions_total=self.size.reductions,
         )
 
     def _idle(self) -> list[Place[T]]:

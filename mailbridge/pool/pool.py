@@ -7,11 +7,11 @@ whoever comes by. A forked child forgets what it inherited without a byte on it.
 No comprehension stands directly in a `with ledger.lock`: CPython 3.13 leaves the lock held if a
 signal's exception comes at the jump back of one that filters.
 
+It has fewer things for a while when its owner says that the other side asked for that (`reduce`).
 What it does not do: retry, count logins, or hold callers back after failures. When opening fails the
 caller gets the error and the next in the queue the place.
 """
 
-import logging
 import os
 import random as _random
 import threading
@@ -19,17 +19,16 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from mailbridge import logs
-from mailbridge.errors import DeadlineExceeded, MailbridgeError, PoolClosed, PoolTimeout
+from mailbridge.logs import ROOT, Log
 from mailbridge.net.deadline import NEVER, Clock, Deadline
 from mailbridge.options import PoolOptions
+from mailbridge.pool import failures
 from mailbridge.pool.lease import Lease
-from mailbridge.pool.ledger import Claim, Ending, Ledger, Place, PoolStats, T
-from mailbridge.results import printable
+from mailbridge.pool.ledger import Claim, Ending, Ledger, Place, T
+from mailbridge.pool.stats import PoolStats
+from mailbridge.priorities import NORMAL_LANE
 
 R = TypeVar("R")
-
-log = logging.getLogger("mailbridge.pool")
 
 # Things opened together must not all expire together, or the server sees a storm of reconnects.
 LIFETIME_JITTER = 0.1
@@ -38,8 +37,9 @@ LIFETIME_JITTER = 0.1
 class Pool(Generic[T]):
     """Lends what `open_thing` opens, at most `options.max_size` at a time, the warmest first.
 
-    Callers that have to wait are served in their order. `name` is shown in errors, logs and repr.
-    `open_thing` gets the deadline of the caller that it opens for, and runs in that caller's thread.
+    Callers that have to wait are served by lane, and within one in their order: what is urgent overtakes
+    what waits, never what is under way. `name` is shown in errors, logs and repr. `open_thing` gets the
+    deadline of the caller that it opens for, and runs in that caller's thread.
     """
 
     def __init__(
@@ -48,27 +48,33 @@ class Pool(Generic[T]):
         options: PoolOptions,
         *,
         name: str = "",
+        log: Log | None = None,
         clock: Clock = time.monotonic,
         random: Callable[[], float] = _random.random,
     ) -> None:
         self.options = options
         self.name = name
+        self._log = log or Log(ROOT, name)
         self._open_thing = open_thing
         self._clock = clock
         self._random = random
         # By process: see _here.
         self._ledgers: dict[int, Ledger[T]] = {os.getpid(): Ledger(options)}
 
-    def acquire(self, deadline: Deadline = NEVER, *, fresh: bool = False) -> Lease[T]:
+    def acquire(
+        self, deadline: Deadline = NEVER, *, fresh: bool = False, lane: int = NORMAL_LANE
+    ) -> Lease[T]:
         """Lends an idle thing that is still good, or a new one.
 
-        With `fresh` it is always a new one; if the pool is full, the coldest idle one makes room.
+        With `fresh` it is always a new one; if the pool is full, the coldest idle one makes room. In the
+        queue the lowest `lane` goes first; there is no other right of way, so `acquire_timeout` is also
+        how long a low one lets others go first.
 
         Raises `PoolTimeout` after `options.acquire_timeout` seconds in the queue, `DeadlineExceeded`
         if `deadline` came before that, `PoolClosed`, and whatever `open_thing` raises.
         """
         ledger = self._here()
-        claim: Claim[T] = Claim(fresh=fresh)
+        claim: Claim[T] = Claim(fresh=fresh, lane=lane)
         return self._wholly(ledger, claim, lambda: self._lend(ledger, claim, deadline))
 
     def release(self, lease: Lease[T], *, reusable: bool, reason: str = "") -> None:
@@ -101,6 +107,18 @@ class Pool(Generic[T]):
         claim: Claim[T] = Claim()
         self._wholly(ledger, claim, lambda: self._close_idle(ledger, claim, Ending.DISCARDED))
 
+    def reduce(self, since: float) -> bool:
+        """Has half as many things as are in use now, at least one, because the other side asked for less.
+
+        One more comes back for each `sizing.GROW_SECONDS` without another call. `since`, by the pool's
+        clock, is when the work began that was answered so: if that was before the last reduction,
+        nothing changes. Idle things that are too many are closed here, lent ones when they come back.
+        Whether it made a difference; never where the pool is off.
+        """
+        ledger = self._here()
+        claim: Claim[T] = Claim()
+        return self._wholly(ledger, claim, lambda: self._shrink(ledger, claim, since))
+
     def forget(self) -> None:
         """For a child after fork: abandons all things, without a byte, and starts with empty books.
 
@@ -116,6 +134,7 @@ class Pool(Generic[T]):
         """The numbers of this moment, in this process."""
         ledger = self._here()
         with ledger.lock:
+            ledger.size.recover(self._clock())
             return ledger.stats(self.name)
 
     @property
@@ -125,9 +144,10 @@ class Pool(Generic[T]):
     def __repr__(self) -> str:
         now = self.stats()
         bound = "none" if now.max_size is None else now.max_size
+        reduced = "" if now.effective_size == now.max_size else f" reduced to {now.effective_size}"
         return (
             f"<Pool {self.name} lent={now.lent} idle={now.idle} opening={now.opening}"
-            f" waiting={now.waiting} max={bound}{' closed' if self.closed else ''}>"
+            f" waiting={now.waiting} max={bound}{reduced}{' closed' if self.closed else ''}>"
         )
 
     # Fork
@@ -155,9 +175,11 @@ class Pool(Generic[T]):
     def _queue_up(self, ledger: Ledger[T], claim: Claim[T], deadline: Deadline) -> Place[T]:
         with ledger.lock:
             if ledger.closed:
-                raise self._refusal()
-            ledger.take_overdue(claim, self._clock())
-            ledger.queue.append(claim)
+                raise failures.closed(self.name)
+            now = self._clock()
+            ledger.size.recover(now)
+            ledger.take_overdue(claim, now)
+            ledger.enqueue(claim)
             ledger.assign()
             if place := claim.granted:
                 return place
@@ -175,9 +197,15 @@ class Pool(Generic[T]):
                 return place
             ledger.dismiss(claim)
             if ledger.closed:
-                raise self._refusal()
+                raise failures.closed(self.name)
             ledger.timeouts += 1
-        raise self._timeout(is_deadline=limit.at == deadline.at)
+        raise failures.timed_out(
+            self.name,
+            max_size=self.options.max_size,
+            size=ledger.size.now,
+            seconds=self.options.acquire_timeout,
+            is_deadline=limit.at == deadline.at,
+        )
 
     def _lend(self, ledger: Ledger[T], claim: Claim[T], deadline: Deadline) -> Lease[T]:
         asked = self._clock()
@@ -221,14 +249,18 @@ class Pool(Generic[T]):
             claim.returned = True
         flaw = self._flaw(place, lease.thing) if reusable else Ending.NOT_REUSABLE
         if reason and not reusable:
-            logs.write(log, logging.DEBUG, "%s: not reusable: %s", self.name, printable(reason))
+            self._log.pooled("connection_not_reusable", "not reusable", lease.thing, reason)
         with ledger.lock:
             now = self._clock()
+            ledger.size.recover(now)
             ledger.take_overdue(claim, now)
-            if flaw is None and not ledger.closed:
+            flaw = flaw or (Ending.POOL_CLOSED if ledger.closed else None)
+            if flaw is None and ledger.has_too_many:
+                flaw = Ending.TOO_MANY
+            if flaw is None:
                 ledger.make_idle(place, now)
             else:
-                place.ending = flaw or Ending.POOL_CLOSED
+                place.ending = flaw
                 claim.place = None
         self._bury(ledger, claim)
 
@@ -249,6 +281,18 @@ class Pool(Generic[T]):
         with ledger.lock:
             ledger.take_idle(claim, why)
         self._bury(ledger, claim)
+
+    def _shrink(self, ledger: Ledger[T], claim: Claim[T], since: float) -> bool:
+        with ledger.lock:
+            now = self._clock()
+            ledger.size.recover(now)
+            is_reduced = ledger.size.reduce(len(ledger.places), since=since, now=now)
+            ledger.take_surplus(claim)
+            size = ledger.size.now
+        self._bury(ledger, claim)
+        if is_reduced:
+            self._log.shrunk(size)
+        return is_reduced
 
     def _wholly(self, ledger: Ledger[T], claim: Claim[T], act: Callable[[], R]) -> R:
         """Runs `act`. If anything is raised in it, nothing of the claim stays behind.
@@ -296,14 +340,14 @@ class Pool(Generic[T]):
         if thing is None:
             return
         place.ending = why
-        logs.write(log, logging.DEBUG, "%s: closing a connection: %s", self.name, why.value)
+        self._log.pooled("connection_retired", "closing a connection", thing, why.value)
         try:
             thing.close()
         except BaseException as error:
             thing.abandon()
             if not isinstance(error, Exception):
                 raise
-            logs.write(log, logging.DEBUG, "%s: closing failed: %s", self.name, printable(repr(error)))
+            self._log.pooled("connection_close_failed", "closing failed", thing, repr(error))
         finally:
             with ledger.lock:
                 ledger.emptied(place, why)
@@ -320,24 +364,8 @@ class Pool(Generic[T]):
             reason = repr(error)
         if reason is None:
             return None
-        logs.write(log, logging.DEBUG, "%s: unusable: %s", self.name, printable(reason))
+        self._log.pooled("connection_unusable", "unusable", thing, reason)
         return Ending.UNUSABLE
-
-    # Errors
-
-    def _refusal(self) -> PoolClosed:
-        return PoolClosed("The mailer was closed; it sends nothing any more", server=self.name or None)
-
-    def _timeout(self, *, is_deadline: bool) -> MailbridgeError:
-        size, server = self.options.max_size, self.name or None
-        in_use = f"all {size} connections are in use"
-        if is_deadline:
-            return DeadlineExceeded(f"The send's time limit ran out in the queue: {in_use}", server=server)
-        return PoolTimeout(
-            f"No connection became free within {self.options.acquire_timeout:g} seconds: {in_use}",
-            server=server,
-            hint="Raise pool.max_size as far as the server allows, or pool.acquire_timeout.",
-        )
 
 
 def _abandon(ledger: Ledger[T]) -> None:

@@ -7,6 +7,7 @@ with a capability. Values are frozen: after STARTTLS there is a new one, or none
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Self
 
 from mailbridge.results import Reply, printable
@@ -19,6 +20,12 @@ _MECHANISM = re.compile(r"[A-Z0-9_-]+", re.IGNORECASE | re.ASCII)
 _OLD_AUTH = re.compile(r"^\s*AUTH=", re.IGNORECASE | re.ASCII)
 # RFC 1870 section 4: up to 20 digits. More (and Python refuses beyond 4 300) is no limit at all.
 _SIZE = re.compile(r"[0-9]{1,20}")
+# RFC 9422 section 3: six digits at most, and no zero in front.
+_LIMIT = re.compile(r"([A-Z0-9][A-Z0-9_-]*)=([1-9][0-9]{0,5})", re.IGNORECASE | re.ASCII)
+# RFC 2852 section 3 and RFC 4865 section 4: numbers of seconds.
+_SECONDS = re.compile(r"[0-9]{1,9}")
+# RFC 4865 section 4: a date-time of RFC 3339 in UTC.
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,39 @@ class Capabilities:
         return int(parameters[0]) or None  # RFC 1870 section 4: 0 says that there is no fixed limit
 
     @property
+    def limits(self) -> Mapping[str, int]:
+        """What the server announces (RFC 9422): MAILMAX transactions of a session, RCPTMAX recipients of
+        a transaction, RCPTDOMAINMAX domains of these. What is malformed is left out."""
+        found = map(_LIMIT.fullmatch, self.keywords.get("LIMITS", ()))
+        return {each[1].upper(): int(each[2]) for each in found if each}
+
+    @property
+    def least_deliver_by(self) -> int | None:
+        """The fewest seconds that may be asked for in mode R (RFC 2852 section 3); None if none is named."""
+        return _seconds(self.keywords.get("DELIVERBY", ()))
+
+    @property
+    def longest_hold(self) -> int | None:
+        """For how many seconds the server holds a message at most (RFC 4865); None if it does not say."""
+        return _seconds(self.keywords.get("FUTURERELEASE", ()))
+
+    @property
+    def latest_release(self) -> datetime | None:
+        """Until when the server holds a message at most (RFC 4865), in UTC; None if it does not say."""
+        for text in self.keywords.get("FUTURERELEASE", ())[1:2]:
+            if _MOMENT.fullmatch(text):
+                try:
+                    return datetime.fromisoformat(text[:19].upper()).replace(tzinfo=UTC)
+                except ValueError:  # the 30th of February
+                    return None
+        return None
+
+    @property
+    def priority_profile(self) -> str | None:
+        """The priorities that the server tells apart (RFC 6710 section 3), as "NSEP"; None if unsaid."""
+        return next(iter(self.keywords.get("MT-PRIORITY", ())), None)
+
+    @property
     def auth_mechanisms(self) -> tuple[str, ...]:
         """The SASL mechanisms, in upper case, in the order of the offer (RFC 4954 section 3)."""
         return self.keywords.get("AUTH", ())
@@ -85,6 +125,12 @@ class Capabilities:
 
 def _mechanisms(words: Iterable[str]) -> Iterable[str]:
     return (word.upper() for word in words if _MECHANISM.fullmatch(word))
+
+
+def _seconds(parameters: tuple[str, ...]) -> int | None:
+    if not parameters or not _SECONDS.fullmatch(parameters[0]):
+        return None
+    return int(parameters[0])
 
 
 #: A server that offers nothing: what is known before EHLO, and after HELO.

@@ -66,6 +66,11 @@ def helo(name: str) -> Command:
     return Command(b"HELO " + name.encode("ascii"), "ehlo", ends_group=True)
 
 
+def lhlo(name: str) -> Command:
+    """LMTP's own EHLO (RFC 2033 section 4.1)."""
+    return Command(b"LHLO " + name.encode("ascii"), "ehlo", ends_group=True, reply_lines=MAX_EHLO_LINES)
+
+
 def mail_from(address: str, parameters: Iterable[str] = ()) -> Command:
     """MAIL FROM (section 4.1.1.2); `address` is an addr-spec, or empty for the null reverse-path."""
     return Command(_path("MAIL FROM", address, parameters), "mail_from")
@@ -77,6 +82,13 @@ def rcpt_to(address: str, parameters: Iterable[str] = ()) -> Command:
 
 def _path(verb: str, address: str, parameters: Iterable[str]) -> bytes:
     return " ".join([f"{verb}:<{address}>", *parameters]).encode()
+
+
+def bdat(size: int, *, last: bool = False) -> Command:
+    """BDAT (RFC 3030 section 2): `size` bytes of content follow it; the `last` ones commit the message."""
+    if last:
+        return Command(f"BDAT {size} LAST".encode(), "final", ends_group=True)
+    return Command(f"BDAT {size}".encode(), "content")
 
 
 def auth(mechanism: str, initial: bytes | None) -> Command:

@@ -15,6 +15,8 @@ MAX_REPLY = 65536  # bytes, over all lines of one reply
 MAX_LINES = 128
 # The answer to EHLO has one line per keyword, after the one with the server's name.
 MAX_EHLO_LINES = 257
+# Lines without a character ahead of a reply. They answer nothing, so nobody gets out of step by them.
+MAX_EMPTY_LINES = 8
 # As much of a bad line as a person needs to recognise what speaks there.
 _SHOWN_CHARACTERS = 200
 
@@ -30,7 +32,7 @@ class ReplyParser:
     into step.
     """
 
-    __slots__ = ("_buffer", "_code", "_limit", "_lines", "_searched", "_size")
+    __slots__ = ("_buffer", "_code", "_empty", "_limit", "_lines", "_searched", "_size")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -42,6 +44,7 @@ class ReplyParser:
         self._searched = 0  # no line end stands before this place of the buffer
         self._lines: list[str] = []  # of the reply that has begun
         self._code = 0  # of these lines
+        self._empty = 0  # lines without a character, since the last reply
         self._set_size(0)
 
     def feed(self, data: bytes) -> None:
@@ -53,12 +56,22 @@ class ReplyParser:
         """Whether there is no unread byte and no half reply: nothing was said unasked."""
         return not self._buffer and not self._lines
 
+    def skip_empty_lines(self) -> None:
+        """Drop what some servers send between replies. Raises `ProtocolViolation` for more than a few."""
+        while not self._lines and self._buffer.startswith((b"\r\n", b"\n")):
+            if self._empty == MAX_EMPTY_LINES:
+                raise _violation(f"The server sent more than {MAX_EMPTY_LINES} empty lines", b"")
+            del self._buffer[: self._buffer.index(b"\n") + 1]
+            self._searched = 0
+            self._empty += 1
+
     def next_reply(self, max_lines: int = MAX_LINES) -> Reply | None:
         """The next whole reply, or None: more data is needed.
 
         `max_lines` bounds this one reply; for EHLO that is MAX_EHLO_LINES. Raises
         `ProtocolViolation` for what is no reply, or too long to be one.
         """
+        self.skip_empty_lines()
         while (end := self._line_end()) is not None:
             line = bytes(self._buffer[:end])
             code, is_last, text = _parse_line(line)
@@ -98,6 +111,7 @@ class ReplyParser:
     def _finish(self) -> Reply:
         reply = Reply(self._code, tuple(self._lines), _enhanced(self._code, self._lines[0]))
         self._lines = []
+        self._empty = 0
         self._set_size(0)
         return reply
 

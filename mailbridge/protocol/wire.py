@@ -9,6 +9,8 @@ that commits may have left and has had no clear answer.
 """
 
 from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mailbridge.errors import ProtocolViolation
@@ -32,8 +34,9 @@ class Call:
 
     @property
     def is_decided(self) -> bool:
-        """Answered by a clear yes or no."""
-        return self.reply is not None and (self.reply.is_positive or self.reply.code >= 400)
+        """Answered by a clear yes or no, which a good-bye (221) is not."""
+        reply = self.reply
+        return reply is not None and reply.code != 221 and (reply.is_positive or reply.code >= 400)
 
 
 @dataclass(slots=True)
@@ -48,7 +51,7 @@ class Wire:
     quotations: Quotations = field(default_factory=Quotations)
     is_over: bool = False
     last_reply: Reply | None = None
-    _commit: Call | None = None
+    _commits: tuple[Call, ...] = ()
     _queued: deque[Call] = field(default_factory=deque)
     _unanswered: deque[Call] = field(default_factory=deque)
     _unanswered_bytes: int = 0
@@ -72,10 +75,14 @@ class Wire:
         self.feed(b"")
         return call
 
-    def commit(self, call: Call, command: Command) -> None:
-        """From here on `call` stands for `command`, whose last byte may leave: in doubt until answered."""
-        call.command = command
-        self._commit = call
+    def commit(self, calls: Sequence[Call], command: Command) -> None:
+        """From here on `calls` stand for `command`, whose last byte may leave: in doubt until answered.
+
+        There is one, or in LMTP one for each recipient.
+        """
+        for call in calls:
+            call.command = command
+        self._commits = tuple(calls)
 
     def cancel_queued(self) -> None:
         """Take back what has not been released yet; those calls are never answered."""
@@ -127,7 +134,7 @@ class Wire:
 
     def require_nothing_unread(self, stage: str) -> None:
         """Raise `ProtocolViolation` if the server said more than it was asked."""
-        if not self.parser.is_empty:
+        if self.has_unread():
             raise ProtocolViolation("The server sent more replies than it was asked for", stage=stage)
 
     @property
@@ -137,9 +144,15 @@ class Wire:
     @property
     def is_quiet(self) -> bool:
         """Nothing queued, nothing unanswered, no byte unread: the two sides are in step."""
-        return not self.is_over and not self._queued and not self._unanswered and self.parser.is_empty
+        return not (self.is_over or self._queued or self._unanswered or self.has_unread())
+
+    def has_unread(self) -> bool:
+        """Whether the server said more than it was asked; empty lines are nothing."""
+        with suppress(ProtocolViolation):  # then there is something, and who reads it will be told
+            self.parser.skip_empty_lines()
+        return not self.parser.is_empty
 
     @property
     def is_in_doubt(self) -> bool:
         """A message was committed and got no clear answer: the server may have taken it."""
-        return self._commit is not None and not self._commit.is_decided
+        return not all(call.is_decided for call in self._commits)

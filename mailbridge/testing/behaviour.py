@@ -25,6 +25,7 @@ class Behaviour:
 
     tls: Literal["starttls", "implicit"] | None = None
     context: ssl.SSLContext | None = None
+    lmtp: bool = False
     hostname: str = "mx.test.example"
     keywords: tuple[str, ...] = DEFAULT_KEYWORDS
     users: Mapping[str, str] = field(default_factory=dict)

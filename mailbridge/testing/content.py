@@ -39,12 +39,12 @@ def unstuffed(raw: bytes) -> bytes:
     return content.replace(b"\r\n.", b"\r\n")[2:]
 
 
-def content_violations(raw: bytes, *, may_be_8bit: bool) -> list[str]:
+def content_violations(raw: bytes, *, may_be_8bit: bool, is_stuffed: bool = True) -> list[str]:
     """What a client must not do in content (RFC 5321 sections 2.3.8, 4.5.2; RFC 6152)."""
     found = []
     if _BARE.search(raw):
         found.append("the content has a bare CR or LF")
-    if _UNSTUFFED.search(raw):
+    if is_stuffed and _UNSTUFFED.search(raw):
         found.append("a line of the content begins with a dot that is not doubled")
     if not may_be_8bit and not raw.isascii():
         found.append("the content has 8-bit bytes without BODY=8BITMIME")

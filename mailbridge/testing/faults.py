@@ -26,6 +26,7 @@ Stage = Literal[
     "mail",
     "rcpt",
     "data",
+    "chunk",
     "content",
     "final",
     "idle",
@@ -70,8 +71,9 @@ class Fault:
     `stage` is the reply to that command, and besides: "connect", right after accept and before implicit TLS;
     "greeting"; "tls", in place of the server's first handshake flight; "ehlo_tls", the EHLO after STARTTLS;
     "auth", each reply of an AUTH exchange; "content", once `after` bytes of content were read; "final", the
-    reply to the dot; "idle", right behind that one. A reset at "connect" or "greeting" may be met by the
-    client's connect() already.
+    reply to the dot or to BDAT LAST, in LMTP each recipient's; "chunk", the reply to a BDAT that is not the
+    last; "idle", right behind the final one. A reset at "connect" or "greeting" may be met by the client's
+    connect() already.
 
     `kind`:
 

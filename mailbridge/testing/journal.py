@@ -21,7 +21,8 @@ class ReceivedMessage:
 
     `content` is the message without dot-stuffing and without the final dot, `raw` the bytes as they stood on
     the wire after 354, up to and including the final dot. `connection` is the number of the connection, from
-    1.
+    1. `chunks` are the sizes of its BDAT chunks, in bytes; such content has no dots to take out. In LMTP each
+    recipient's copy is a message of its own.
     """
 
     sender: str
@@ -30,6 +31,7 @@ class ReceivedMessage:
     raw: bytes
     connection: int
     mail_parameters: tuple[str, ...] = ()
+    chunks: tuple[int, ...] = ()
 
 
 # Connections shown where an expectation fails; the cause is nearly always among the last.

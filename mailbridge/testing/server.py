@@ -46,6 +46,9 @@ class ScriptedServer:
     `auth_in_clear`) and, unless `require_auth=False`, needed. `require_tls`: MAIL before STARTTLS is answered
     530. `max_recipients`: 452 4.5.3 from the next one on.
 
+    `lmtp`: LHLO instead of EHLO, and an answer for each recipient (RFC 2033); `final_replies` are then by
+    recipient, and each recipient's copy is a message. With CHUNKING among the keywords BDAT is taken.
+
     Replies other than the regular ones: `mail_replies` and `data_reply` (by sender), `rcpt_replies` (by
     recipient), `final_replies` (by sender; a callable gets the ReceivedMessage). Each is one reply for all, a
     mapping from addresses, or a callable; None means the regular reply. A message is committed if its final
@@ -72,6 +75,7 @@ class ScriptedServer:
         keyfile: Path | None = None,
         client_ca: Path | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        lmtp: bool = False,
         hostname: str = "mx.test.example",
         keywords: Sequence[str] = DEFAULT_KEYWORDS,
         users: Mapping[str, str] | None = None,
@@ -95,6 +99,7 @@ class ScriptedServer:
         self._behaviour = Behaviour(
             tls=tls,
             context=server_context(tls, ssl_context, certfile, keyfile, client_ca),
+            lmtp=lmtp,
             hostname=hostname,
             keywords=tuple(keywords),
             users=dict(users or {}),

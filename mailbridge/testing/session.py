@@ -19,7 +19,9 @@ from mailbridge.testing.transactions import Transactions
 __all__ = ["Session"]
 
 # RFC 2920 section 3.1; RFC 4954 section 4 and RFC 3207 section 4 say the same of AUTH and STARTTLS.
-_ENDS_A_GROUP = frozenset({"EHLO", "HELO", "DATA", "VRFY", "EXPN", "QUIT", "NOOP", "AUTH", "STARTTLS"})
+_ENDS_A_GROUP = frozenset(
+    {"EHLO", "HELO", "LHLO", "DATA", "VRFY", "EXPN", "QUIT", "NOOP", "AUTH", "STARTTLS"}
+)
 # Bytes: RFC 5321 section 4.5.3.1.4, with room for what extensions add; AUTH has none (RFC 4954 section 4).
 _MAX_COMMAND = 2048
 _MAX_AUTH = 512
@@ -36,13 +38,13 @@ class Session:
         self._transactions = Transactions(speaker)
         self._is_greeted = False
         self._commands = {
-            "EHLO": self._ehlo,
-            "HELO": self._helo,
+            **({"LHLO": self._ehlo} if self._behaviour.lmtp else {"EHLO": self._ehlo, "HELO": self._helo}),
             "STARTTLS": self._starttls,
             "AUTH": self._auth,
             "MAIL": self._mail,
             "RCPT": self._transactions.rcpt,
             "DATA": self._transactions.data,
+            "BDAT": self._transactions.bdat,
             "RSET": self._rset,
             "NOOP": self._noop,
             "QUIT": self._quit,
@@ -54,7 +56,8 @@ class Session:
             self._speaker.perform(fault, b"")
         if self._behaviour.tls == "implicit":
             self._shake_hands()
-        self._speaker.answer("greeting", f"220 {self._behaviour.hostname} ESMTP")
+        protocol = "LMTP" if self._behaviour.lmtp else "ESMTP"
+        self._speaker.answer("greeting", f"220 {self._behaviour.hostname} {protocol}")
         while True:
             self._command(self._channel.read_line())
 
@@ -80,7 +83,7 @@ class Session:
             violate(f"8-bit bytes in a command without SMTPUTF8: {shown!r}")
         if self._channel.has_input and verb in _ENDS_A_GROUP:
             violate(f"bytes sent before the reply to {shown!r}")
-        elif self._channel.has_input and "PIPELINING" not in offered:
+        elif self._channel.has_input and "PIPELINING" not in offered and verb != "BDAT":
             violate(f"pipelining that was not offered, behind {shown!r}")
 
     # -- opening ----------------------------------------------------------------------------------------

@@ -1,5 +1,4 @@
-"""MAIL, RCPT, DATA and the content: the server's side of mail transactions, and the moment a message is
-committed.
+"""MAIL, RCPT, DATA or BDAT: the server's side of mail transactions, and the moment a message is committed.
 
 A message is committed before the reply to its dot is sent, so what the journal holds does not depend on the
 reply's arriving. A refused DATA leaves the transaction open, as real servers do: MAIL is then answered 503
@@ -9,9 +8,10 @@ until RSET.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mailbridge.testing.behaviour import chosen
+from mailbridge.testing.channel import Over
 from mailbridge.testing.content import ContentReader, content_violations, unstuffed
 from mailbridge.testing.faults import Fault, as_wire
 from mailbridge.testing.journal import ReceivedMessage
@@ -20,7 +20,12 @@ from mailbridge.testing.speaker import Speaker
 __all__ = ["Transactions"]
 
 _PATH = re.compile(rb'(?:FROM|TO):<((?:"(?:[^"\\]|\\.)*"|[^">])*)>(?: (.*))?\Z', re.DOTALL | re.IGNORECASE)
-_PARAMETER_NEEDS = {"BODY": "8BITMIME", "RET": "DSN", "ENVID": "DSN", "NOTIFY": "DSN", "ORCPT": "DSN"}
+_PARAMETER_NEEDS = {
+    **dict.fromkeys(("RET", "ENVID", "NOTIFY", "ORCPT"), "DSN"),
+    **dict.fromkeys(("HOLDFOR", "HOLDUNTIL"), "FUTURERELEASE"),
+    "BODY": "8BITMIME",
+    "BY": "DELIVERBY",
+}
 
 
 @dataclass(kw_only=True)
@@ -28,6 +33,14 @@ class _Transaction:
     sender: str
     parameters: tuple[str, ...]
     recipients: list[str] = field(default_factory=list)
+    content: bytearray = field(default_factory=bytearray)  # by BDAT
+    chunks: list[int] = field(default_factory=list)
+    content_fault: Fault | None = None
+    is_chunk_refused: bool = False
+
+    @property
+    def is_binary(self) -> bool:
+        return "BODY=BINARYMIME" in (parameter.upper() for parameter in self.parameters)
 
 
 class Transactions:
@@ -77,7 +90,8 @@ class Transactions:
         parameters = tuple(text.split(" ")) if text else ()
         for parameter in parameters:
             name = parameter.partition("=")[0].upper()
-            if _PARAMETER_NEEDS.get(name, name) not in self._speaker.offered:
+            is_binary = parameter.upper() == "BODY=BINARYMIME"
+            if ("BINARYMIME" if is_binary else _PARAMETER_NEEDS.get(name, name)) not in self._speaker.offered:
                 self._speaker.violate(f"parameter {parameter!r} of an extension that was not offered")
                 return self._speaker.reply(555, "5.5.4", "Parameter not recognised")
         return address, parameters
@@ -108,7 +122,10 @@ class Transactions:
         if (reply := chosen(self._behaviour.data_reply, sender, sender)) is not None:
             return reply
         if not self._current.recipients:
-            return self._speaker.reply(554, "5.5.1", "No valid recipients")
+            return self._speaker.reply(503 if self._behaviour.lmtp else 554, "5.5.1", "No valid recipients")
+        if self._current.is_binary or self._current.chunks:  # RFC 3030 sections 2 and 3
+            self._speaker.violate("DATA for content that is binary or has begun with BDAT")
+            return self._speaker.reply(503, "5.5.1", "BDAT was expected")
         return "354 End data with <CR><LF>.<CR><LF>"
 
     def _read_content(self, transaction: _Transaction) -> None:
@@ -129,6 +146,54 @@ class Transactions:
         if not is_answered:
             self._finish(self._received(transaction, bytes(reader.raw)))
 
+    def bdat(self, rest: bytes) -> None:
+        """A chunk (RFC 3030 section 2). Its bytes are read whatever becomes of them."""
+        found = re.fullmatch(rb"([0-9]{1,20})( LAST)?", rest, re.IGNORECASE)
+        if found is None or "CHUNKING" not in self._speaker.offered:
+            self._speaker.violate(f"BDAT that was not offered, or makes no sense: {rest[:80]!r}")
+            self._speaker.answer("chunk", self._speaker.reply(501, "5.5.4", "No such BDAT"))
+            raise Over("server")
+        transaction = self._current or _Transaction(sender="", parameters=())
+        if not transaction.chunks:
+            transaction.content_fault = self._speaker.due("content")
+        is_answered = self._read_chunk(transaction, int(found[1]))
+        transaction.chunks.append(int(found[1]))
+        if self._speaker.channel.has_input and "PIPELINING" not in self._speaker.offered:
+            self._speaker.violate("bytes sent before the reply to a chunk")
+        if is_answered:
+            transaction.is_chunk_refused = True
+        elif found[2] is None or not self._may_finish(transaction):
+            said = self._speaker.answer("chunk", self._chunk_reply(transaction))
+            transaction.is_chunk_refused |= said in ("4", "5")
+        else:
+            self.drop()
+            self._finish(self._received(transaction, bytes(transaction.content), is_stuffed=False))
+
+    def _read_chunk(self, transaction: _Transaction, size: int) -> bool:
+        """Whether the client has an answer already."""
+        channel, content = self._speaker.channel, transaction.content
+        end, is_answered = len(content) + size, False
+        while True:
+            fault = transaction.content_fault
+            if fault is not None and len(content) >= fault.after:
+                transaction.content_fault = None
+                is_answered = self._spoil_content(fault)
+            if len(content) == end:
+                return is_answered
+            if not channel.has_input:
+                channel.fill()
+            content += channel.take_input(end - len(content))
+
+    def _may_finish(self, transaction: _Transaction) -> bool:
+        return bool(transaction.recipients) and not transaction.is_chunk_refused
+
+    def _chunk_reply(self, transaction: _Transaction) -> str:
+        if not self._may_finish(transaction):
+            return self._speaker.reply(503, "5.5.1", "No valid recipients, or a chunk was refused before")
+        if self._behaviour.max_size is not None and len(transaction.content) > self._behaviour.max_size:
+            return self._speaker.reply(552, "5.3.4", "Message size exceeds fixed limit")
+        return self._speaker.reply(250, "2.0.0", f"{transaction.chunks[-1]} octets received")
+
     def _spoil_content(self, fault: Fault) -> bool:
         """Whether the client has an answer now, so that none is due behind the dot."""
         regular = (
@@ -137,31 +202,41 @@ class Transactions:
         self._speaker.perform(fault, regular)
         return fault.kind != "late"
 
-    def _received(self, transaction: _Transaction, raw: bytes) -> ReceivedMessage:
+    def _received(self, transaction: _Transaction, raw: bytes, *, is_stuffed: bool = True) -> ReceivedMessage:
         names = {parameter.upper() for parameter in transaction.parameters}
-        for violation in content_violations(raw, may_be_8bit=bool(names & {"BODY=8BITMIME", "SMTPUTF8"})):
-            self._speaker.violate(violation)
+        may_be_8bit = bool(names & {"BODY=8BITMIME", "SMTPUTF8"})
+        if not transaction.is_binary:
+            for violation in content_violations(raw, may_be_8bit=may_be_8bit, is_stuffed=is_stuffed):
+                self._speaker.violate(violation)
         return ReceivedMessage(
             sender=transaction.sender,
             recipients=tuple(transaction.recipients),
-            content=unstuffed(raw),
+            content=unstuffed(raw) if is_stuffed else raw,
             raw=raw,
             connection=self._speaker.record.number,
             mail_parameters=transaction.parameters,
+            chunks=tuple(transaction.chunks),
         )
 
     def _finish(self, message: ReceivedMessage) -> None:
-        regular, fault = as_wire(self._final_reply(message)), self._speaker.due("final")
+        if self._behaviour.lmtp:
+            for recipient in message.recipients:
+                self._conclude(replace(message, recipients=(recipient,)), recipient)
+        else:
+            self._conclude(message, message.sender)
+        if (idle := self._speaker.due("idle")) is not None:
+            self._speaker.perform(idle, as_wire(self._speaker.reply(421, "4.4.2", "Idle for too long")))
+
+    def _conclude(self, message: ReceivedMessage, address: str) -> None:
+        regular, fault = as_wire(self._final_reply(message, address)), self._speaker.due("final")
         if _is_committed(regular, fault):
             with self._speaker.journal.change():
                 self._speaker.journal.messages.append(message)
         self._speaker.speak(fault, regular)
-        if (idle := self._speaker.due("idle")) is not None:
-            self._speaker.perform(idle, as_wire(self._speaker.reply(421, "4.4.2", "Idle for too long")))
 
-    def _final_reply(self, message: ReceivedMessage) -> str | bytes:
+    def _final_reply(self, message: ReceivedMessage, address: str) -> str | bytes:
         limit = self._behaviour.max_size
-        reply = chosen(self._behaviour.final_replies, message.sender, message)
+        reply = chosen(self._behaviour.final_replies, address, message)
         if reply is not None:
             return reply
         if not message.recipients:

@@ -60,7 +60,17 @@ def test_the_scanner_finds_what_it_looks_for() -> None:
 
 def views_of_mailer(mailer: Mailer) -> Iterator[str]:
     config, source = mailer.config, source_for(mailer.config)
-    for thing in (mailer, mailer._pool, mailer._breaker, config, config.oauth2, source, source._here()):
+    (upstream,) = mailer._router.upstreams
+    for thing in (
+        mailer,
+        upstream,
+        upstream.pool,
+        upstream.login_breaker,
+        config,
+        config.oauth2,
+        source,
+        source._here(),
+    ):
         yield from (repr(thing), str(thing))
         with suppress(TypeError):
             yield repr(vars(thing))

@@ -135,13 +135,22 @@ def views_of_log(caplog: pytest.LogCaptureFixture) -> Iterator[str]:
 
 
 def views_of_mailer(mailer: Mailer) -> Iterator[str]:
-    for thing in (mailer, mailer._pool, mailer.config, mailer.stats(), mailer._breaker):
+    (upstream,) = mailer._router.upstreams
+    for thing in (
+        mailer,
+        upstream,
+        upstream.pool,
+        mailer.config,
+        mailer.stats(),
+        upstream.login_breaker,
+        upstream.breaker,
+    ):
         yield from (repr(thing), str(thing))
         with suppress(TypeError):
             yield repr(vars(thing))
     if not callable(mailer.config.password):  # what a callable is pickled as is not ours
         yield from pickled(mailer.config)
-    for place in mailer._pool._here().places:
+    for place in upstream.pool._here().places:
         if place.thing is not None:
             yield from views_of_connection(place.thing)
 
@@ -378,6 +387,25 @@ def test_a_quotation_that_comes_later(mechanism: str, log: Log) -> None:
         assert len(server.connections) == 2
         assert any("the server said" in record.getMessage() for record in log.records)
         assert_hidden(views_of_log(log), views_of_mailer(mailer))
+
+
+@pytest.mark.parametrize("mechanism", RESPONSES)
+@pytest.mark.parametrize("echo", ["refused", "refused for now"])
+def test_a_logger_of_one_s_own_hears_no_more(mechanism: str, echo: str, log: Log) -> None:
+    """Every line about the failure, on whatever logger, with all its fields."""
+    template, _ = ECHOES[echo]
+    fault = Fault("auth", "reply", reply=said(mechanism, template), occurrence=VERDICT[mechanism])
+    options = {"logger": "shop.mail", "retry": {"attempts": 2, "first_delay": 0.001}}
+    with (
+        login_server(mechanism, fault) as server,
+        login_mailer(server, **options) as mailer,
+        suppress(MailbridgeError),  # a login that was refused for now is tried again, and accepted
+    ):
+        mailer.send(message(1), envelope=envelope())
+    loggers = {record.name for record in log.records}
+    assert {"shop.mail", "shop.mail.smtp"} <= loggers <= {"shop.mail", "shop.mail.smtp", "shop.mail.pool"}
+    assert any(record.__dict__.get("action") == "connection_failed" for record in log.records)
+    assert_hidden(views_of_log(log))
 
 
 def interrupt_at_the_secret(

@@ -30,7 +30,6 @@ from mailbridge import (
     TLSModeMismatch,
 )
 from mailbridge.net import reaching as reaching_module
-from mailbridge.net.deadline import Deadline
 from mailbridge.net.dialing import Dialed, Target, dial
 from mailbridge.testing import Dialogue, Fault, ScriptedServer
 from tests.acceptance.sending import PASSWORD, USER, committed, config_for, envelope, mailer_for, message
@@ -308,8 +307,8 @@ def test_no_login_in_clear_text_to_another_machine(security: str) -> None:
 
 
 def test_nor_by_a_mailer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def far(target: Target, *, dns_timeout: float | None = None, deadline: Deadline) -> Dialed:
-        return replace(dial(target, dns_timeout=dns_timeout, deadline=deadline), is_loopback=False)
+    def far(target: Target, **options: Any) -> Dialed:
+        return replace(dial(target, **options), is_loopback=False)
 
     monkeypatch.setattr(reaching_module, "dial", far)
     with (

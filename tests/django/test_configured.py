@@ -297,3 +297,25 @@ def test_prep_address_with_a_local_part_beyond_ascii() -> None:
     assert made().prep_address("jörg@x.example", force_ascii=False) == "jörg@x.example"
     with pytest.raises(ValueError, match=r"Invalid address.*non-ASCII"):
         made().prep_address("jörg@x.example")
+
+
+@pytest.mark.parametrize(
+    "django", [{}, {"EMAIL_HOST": "old.example", "EMAIL_PORT": 26, "EMAIL_USE_TLS": True}]
+)
+def test_a_service_stands_in_for_the_host_of_django(django: dict[str, Any]) -> None:
+    with overridden(MAILBRIDGE={"service": "gmail"}, **django, EMAIL_HOST_USER="u", EMAIL_HOST_PASSWORD="p"):
+        backend = made()
+        assert backend.config == SMTPConfig(service="gmail", username="u", password="p")
+        assert (backend.host, backend.port, backend.use_ssl) == ("smtp.gmail.com", 465, True)
+        assert made(host="mine.example", port=587).config.server == "mine.example:587"
+        assert made(service="ses-eu-west-1").config.host == "email-smtp.eu-west-1.amazonaws.com"
+        assert made(port=587).config.security == "starttls"
+
+
+def test_a_service_whose_user_name_is_known_needs_the_key_alone() -> None:
+    with overridden(MAILBRIDGE={"service": "sendgrid", "password": "key"}):
+        backend = made()
+        assert backend.config == SMTPConfig(service="sendgrid", password="key")
+        assert not backend.lacks_half_of_credentials
+    with overridden(MAILBRIDGE={"service": "gmail"}):
+        assert not made().config.has_credentials

@@ -201,3 +201,30 @@ def test_settings_that_change_close_the_pools(setting: str, monkeypatch: pytest.
     forget_mailers(setting=setting, value=None, enter=True)
     forget_mailers(setting="DEBUG", value=None, enter=True)
     assert closed == [True]
+
+
+SERVICE = given(service="gmail")
+
+
+def test_a_service_stands_in_for_an_endpoint_beneath() -> None:
+    beneath = given(host="old", port=2525, use_tls=True, username="u@gmail.com", password="p")
+    config = build_config(layered(SERVICE, beneath), None)
+    assert (config.server, config.security, config.username) == ("smtp.gmail.com:465", "tls", "u@gmail.com")
+    assert build_config(layered(SERVICE, given(url="smtp://u:p@old")), None).username is None
+    # And the other way round.
+    assert build_config(layered(given(host="new"), SERVICE), None).server == "new:587"
+    assert build_config(layered(given(url="smtp://new"), SERVICE), None).server == "new:587"
+
+
+def test_flags_beneath_a_service_decide_nothing() -> None:
+    assert not flags_decide([SERVICE, given(use_tls=True)])
+    assert flags_decide([given(use_tls=True), SERVICE])
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_keys_of_dkim_are_sealed(many: bool) -> None:
+    key = {"domain": "x.example", "selector": "s", "private_key": "hunter2"}
+    options = given(dkim=[key] if many else key)
+    assert "hunter2" not in repr(options)
+    sealed = options["dkim"][0] if many else options["dkim"]
+    assert sealed["private_key"] == Secret("hunter2")

@@ -1,13 +1,14 @@
 """`with mail.connect()`: one leased connection for several messages, given back whatever happens."""
 
 from collections import Counter
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from flask import Flask
 
 import mailbridge
-from mailbridge import ConnectFailed, RecipientsRefused
+from mailbridge import ConnectFailed, InvalidMessage, RecipientsRefused
 from mailbridge.testing import Fault, ScriptedServer
 from mailbridge_flask import BadHeaderError, Connection, Mail, Message
 from tests.flask.apps import RECIPIENT, app_for, parsed
@@ -140,3 +141,12 @@ def test_a_connection_that_is_not_open_sends_nothing(mail: Mail, server: Scripte
     with pytest.raises(RuntimeError, match="not open"):
         connection.send(message())
     assert server.messages == ()
+
+
+@pytest.mark.parametrize("way", ["mail", "connection"])
+def test_a_priority_is_handed_on(way: str, mail: Mail, server: ScriptedServer) -> None:
+    sender: Any = mail.connect() if way == "connection" else nullcontext(mail)
+    with sender as each:
+        with pytest.raises(InvalidMessage, match="must be one of high, normal, low"):
+            each.send(message(), priority="urgent")
+        assert each.send(message(), priority="high")

@@ -171,3 +171,19 @@ def test_the_default_sender(config: dict[str, Any], expected: object) -> None:
 )
 def test_ascii_attachments(config: dict[str, Any], expected: bool) -> None:
     assert settings_of(**config).ascii_attachments is expected
+
+
+def test_a_service_stands_in_for_the_endpoint() -> None:
+    old = {"MAIL_SERVER": "old.example", "MAIL_PORT": 26, "MAIL_USE_TLS": True}
+    config = config_of(**old, MAILBRIDGE_SERVICE="gmail", MAIL_USERNAME="u", MAIL_PASSWORD="p")
+    assert config == SMTPConfig(service="gmail", username="u", password="p")
+    config = config_of(**old, MAILBRIDGE_SERVICE="gmail", MAILBRIDGE_PORT=587)
+    assert (config.server, config.security) == ("smtp.gmail.com:587", "starttls")
+    assert config_of(MAILBRIDGE_SERVICE="resend", MAIL_PASSWORD="key").username == "resend"
+
+
+def test_a_mechanism_that_needs_no_password_keeps_the_user() -> None:
+    config = config_of(MAIL_USERNAME="u", MAILBRIDGE_AUTH="EXTERNAL")
+    assert (config.username, config.password, config.has_credentials) == ("u", None, True)
+    with pytest.raises(ConfigurationError, match="without password"):
+        config_of(MAIL_USERNAME="u", MAILBRIDGE_AUTH="PLAIN")

@@ -324,33 +324,14 @@ def test_the_envelope_has_everybody_once_and_in_order() -> None:
         cc=["b@x.example"],
         bcc=["a@x.example"],
     )
-    envelope = mime.envelope(made, sender=("Me", "me@example.com"), envelope_from=None)
+    envelope = mime.envelope(made, sender=("Me", "me@example.com"), envelope_from=None, wishes={})
     assert envelope == Envelope("me@example.com", ["c@x.example", "a@x.example", "b@x.example"])
-    bounces = mime.envelope(made, sender="me@example.com", envelope_from=("B", "bounces@example.com"))
+    source = ("B", "bounces@example.com")
+    bounces = mime.envelope(made, sender="me@example.com", envelope_from=source, wishes={})
     assert bounces.sender == "bounces@example.com"
 
 
 def test_an_address_that_could_mean_two_is_refused() -> None:
     made = message(recipients=["to@example.com>\r\nRCPT TO:<evil@example.com"])
     with pytest.raises(InvalidAddress):
-        mime.envelope(made, sender="me@example.com", envelope_from=None)
-
-
-@pytest.mark.parametrize("options", [[], ["BODY=8BITMIME"], ["smtputf8", "SIZE=1000"]])
-def test_options_that_are_used_anyhow_may_be_asked_for(options: list[str]) -> None:
-    mime.refuse_unmet_options(message(mail_options=options))
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"mail_options": ["RET=HDRS"]},
-        {"mail_options": ["BODY=8BITMIME", "ENVID=1"]},
-        {"mail_options": ["BODY=BINARYMIME"]},
-        {"rcpt_options": ["NOTIFY=SUCCESS"]},
-        {"rcpt_options": ["BODY=8BITMIME"]},
-    ],
-)
-def test_options_that_nobody_would_heed_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidMessage, match="not available yet"):
-        mime.refuse_unmet_options(message(**options))
+        mime.envelope(made, sender="me@example.com", envelope_from=None, wishes={})

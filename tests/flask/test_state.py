@@ -119,8 +119,10 @@ def test_a_message_like_flask_mails_is_sent_too(app: Flask, mail: Mail, server: 
         ({"bcc": ["a@example.com(x)evil.example"]}, InvalidAddress),
         ({"recipients": [("A\0", "a@example.com")]}, InvalidMessage),
         ({"sender": "a@example.com> SIZE=1"}, InvalidAddress),
-        ({"mail_options": ["RET=FULL"]}, InvalidMessage),
-        ({"rcpt_options": ["NOTIFY=SUCCESS"]}, InvalidMessage),
+        ({"mail_options": ["RET=SOME"]}, InvalidMessage),
+        ({"mail_options": ["BY=5;R"]}, InvalidMessage),
+        ({"rcpt_options": ["NOTIFY=NEVER,SUCCESS"]}, InvalidMessage),
+        ({"envelope_options": {"dns": {"ret": "HDRS"}}}, InvalidMessage),
     ],
 )
 @pytest.mark.parametrize("suppressed", [False, True])

@@ -1,6 +1,7 @@
-"""Dovecot: a submission service with a login, and the judge of logins for Postfix.
+"""Dovecot: a submission service with a login, the judge of logins for Postfix, and a store of mail by LMTP.
 
-What it accepts goes on to an smtp-sink, where it can be compared. Its own answer waits for the sink's.
+What it accepts for submission goes on to an smtp-sink, where it can be compared; its own answer waits for the
+sink's. What comes by LMTP is put into a maildir for each user.
 """
 
 from __future__ import annotations
@@ -21,15 +22,18 @@ from tests.servers.process import (
     tail,
 )
 from tests.servers.sink import SmtpSink
-from tests.servers.storage import StoredMessage
+from tests.servers.storage import Maildir, StoredMessage
 
 USERNAME = "lab"
 PASSWORD = "s3cret"
+# Besides the one who can log in, who gets mail by LMTP. BROKEN is accepted at RCPT, but can't be stored for.
+MAILBOXES = ("alice", "bob", "carol")
+BROKEN = "broken"
 CONFIGURATION = """\
 base_dir = {folder}/run
 state_dir = {folder}/state
 log_path = {folder}/log
-protocols = submission
+protocols = submission lmtp
 listen = 127.0.0.1
 ssl = required
 ssl_cert = <{cert}
@@ -74,6 +78,18 @@ service submission-login {{
     ssl = yes
   }}
 }}
+service lmtp {{
+  inet_listener lmtp {{
+    port = {lmtp.port}
+  }}
+  unix_listener {folder}/lmtp {{
+    mode = 0666
+  }}
+}}
+protocol lmtp {{
+  # A user has no domain, but an address in an envelope has one.
+  auth_username_format = %Ln
+}}
 service auth {{
   inet_listener {{
     port = {sasl.port}
@@ -94,7 +110,9 @@ tls_ca_cert_file = {ca_file}
 
 
 class Dovecot:
-    """A running Dovecot: `submission` (STARTTLS), `submissions` (TLS at once), `sasl` (for Postfix).
+    """A running Dovecot: `submission` (STARTTLS), `submissions` (TLS at once), `sasl` (for Postfix), `lmtp`.
+
+    `lmtp_socket` is the path of a UNIX socket for LMTP too; mail goes to MAILBOXES at any domain.
 
     Both services want a login as USERNAME with PASSWORD, or with an access token that `introspection` knows:
     `good-NAME` is NAME's, and others can be made known. Dovecot takes loopback for as good as TLS: it offers
@@ -108,12 +126,17 @@ class Dovecot:
         require_root(self.name)
         program = find_program(self.name, "dovecot", package="dovecot-core")
         find_program(self.name, "/usr/lib/dovecot/submission", package="dovecot-submissiond")
+        find_program(self.name, "/usr/lib/dovecot/lmtp", package="dovecot-lmtpd")
         require_user(self.name, "dovecot", "dovenull")
         self._log_file = folder / "log"
-        self.submission, self.submissions, self.sasl = free_ports(3)
+        self.submission, self.submissions, self.sasl, self.lmtp = free_ports(4)
+        self.lmtp_socket = folder / "lmtp"
         make_folder(folder)
         make_folder(folder / "mail", owner=UNPRIVILEGED)
-        (folder / "users").write_text(f"{USERNAME}:{{PLAIN}}{PASSWORD}\n")
+        (folder / "mail" / BROKEN).write_text("This is no folder")
+        names = (USERNAME, *MAILBOXES, BROKEN)
+        (folder / "users").write_text("".join(f"{name}:{{PLAIN}}{PASSWORD}\n" for name in names))
+        self._maildirs = {name: Maildir(folder / "mail" / name) for name in MAILBOXES}
         self.introspection = Introspection()
         asked = introspection_url or self.introspection.url
         (folder / "oauth2.conf").write_text(
@@ -130,15 +153,24 @@ class Dovecot:
                 submission=self.submission,
                 submissions=self.submissions,
                 sasl=self.sasl,
+                lmtp=self.lmtp,
             )
         )
         self._program = Program([program, "-F", "-c", folder / "dovecot.conf"], output=folder / "output")
-        endpoints: list[Endpoint] = [self.submission, self.submissions, self.sasl]
+        endpoints: list[Endpoint] = [self.submission, self.submissions, self.sasl, self.lmtp]
         self._program.wait_until_listening(endpoints, self._log_file)
 
     def messages(self) -> list[StoredMessage]:
         """What has been passed on so far."""
         return self._sink.messages()
+
+    def mailbox(self, name: str) -> list[StoredMessage]:
+        """All that lies in the mailbox of one of MAILBOXES."""
+        return self._maildirs[name].messages()
+
+    def stored(self, name: str, message_id: str) -> list[bytes]:
+        """The copies of this message that lie in the mailbox of one of MAILBOXES, as they were sent."""
+        return [message.content for message in self._maildirs[name].with_message_id(message_id)]
 
     def log(self) -> str:
         return tail(self._log_file)

@@ -15,10 +15,12 @@ import pytest
 
 from tests.servers.certificates import Certificates
 from tests.servers.dante import Dante
+from tests.servers.doveadm import Doveadm
 from tests.servers.dovecot import Dovecot
 from tests.servers.exim import Exim
 from tests.servers.haproxy import HAProxy
 from tests.servers.lab import Lab
+from tests.servers.mailparser import Mailparser
 from tests.servers.microsocks import Microsocks
 from tests.servers.nginx import Nginx
 from tests.servers.oauth2_mock import OAuth2Mock
@@ -26,6 +28,7 @@ from tests.servers.opensmtpd import OpenSmtpd
 from tests.servers.postfix import Postfix
 from tests.servers.process import MissingServerError
 from tests.servers.proxy_faults import Protocol
+from tests.servers.redis import Redis
 from tests.servers.relay import Relay
 from tests.servers.scripted_proxy import ScriptedProxy
 from tests.servers.sink import SmtpSink
@@ -127,6 +130,11 @@ def nginx(lab: Lab) -> Nginx:
 
 
 @pytest.fixture(scope="session")
+def redis(lab: Lab) -> Redis:
+    return ask_for(lab.redis)
+
+
+@pytest.fixture(scope="session")
 def oauth2_mock(lab: Lab) -> OAuth2Mock:
     return ask_for(lab.oauth2_mock)
 
@@ -135,6 +143,16 @@ def oauth2_mock(lab: Lab) -> OAuth2Mock:
 def dovecot_of_mock(lab: Lab) -> Dovecot:
     """One that asks `oauth2_mock` whose a token is."""
     return ask_for(lab.dovecot_of_mock)
+
+
+@pytest.fixture(scope="session")
+def mailparser(lab: Lab) -> Mailparser:
+    return ask_for(lab.mailparser)
+
+
+@pytest.fixture(scope="session")
+def doveadm(lab: Lab) -> Doveadm:
+    return ask_for(lab.doveadm)
 
 
 @pytest.fixture

@@ -13,15 +13,18 @@ from typing import Protocol, TypeVar
 
 from tests.servers.certificates import Certificates, make_certificates
 from tests.servers.dante import Dante
+from tests.servers.doveadm import Doveadm
 from tests.servers.dovecot import Dovecot
 from tests.servers.exim import Exim
 from tests.servers.haproxy import HAProxy
+from tests.servers.mailparser import Mailparser
 from tests.servers.microsocks import Microsocks
 from tests.servers.nginx import Nginx
 from tests.servers.oauth2_mock import OAuth2Mock
 from tests.servers.opensmtpd import OpenSmtpd
 from tests.servers.postfix import Postfix
 from tests.servers.process import MissingServerError, make_folder
+from tests.servers.redis import Redis
 from tests.servers.sink import SmtpSink
 from tests.servers.squid import Squid
 from tests.servers.ssh import SshTunnel
@@ -97,6 +100,9 @@ class Lab:
             "nginx", lambda folder: Nginx(folder, self.certificates, self.postfix(), self.exim())
         )
 
+    def redis(self) -> Redis:
+        return self._get("redis", Redis)
+
     def oauth2_mock(self) -> OAuth2Mock:
         return self._get("oauth2_mock", lambda folder: OAuth2Mock(folder, self.certificates))
 
@@ -106,6 +112,12 @@ class Lab:
         return self._get(
             "dovecot of mock", lambda folder: Dovecot(folder, self.certificates, introspection_url=url)
         )
+
+    def mailparser(self) -> Mailparser:
+        return self._get("mailparser", Mailparser)
+
+    def doveadm(self) -> Doveadm:
+        return self._get("doveadm", Doveadm)
 
     def smtp_sink(self, *options: str) -> SmtpSink:
         """A new one each time; end it with `stop_smtp_sinks`."""

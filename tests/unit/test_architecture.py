@@ -20,14 +20,16 @@ ADAPTERS = ("mailbridge_django", "mailbridge_flask")
 LONGEST_FILE = 400  # lines; what people hold up has files near 250, what ages badly has one beyond 1 000
 
 LAYERS = (
-    "errors secret results options oauth2_options urls config envelope addresses mailbox message events hints"
-    " libraries logs proxies mechanisms",
+    "errors secret results priorities options rate_options endpoint login_options oauth2_options urls"
+    " server_options config envelope extensions addresses mailbox message hints libraries logs proxies"
+    " mechanisms services attachment fields mime defaults dkim_options",
     "protocol",
     "flows",
     "net",
-    "pool retry breaker channel connection login conversation credentials transactions ratelimit oauth2"
-    " rendering serializing processes",
-    "mailer registry verification routing __init__",
+    "pool retry failover breaker server_breaker channel connection connecting sending login conversation"
+    " credentials transactions ratelimit throttling oauth2 rendering serializing content_files"
+    " content_sources preparing signing processes",
+    "mailer session upstream server_stats registry verification routing __init__",
     "cli cli_oauth2 cli_serve testing server inbox __main__",
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

@@ -126,6 +126,29 @@ def test_send_a_whole_message_as_it_is(capsys: pytest.CaptureFixture[str], tmp_p
         assert server.messages[0].content == b"Subject: raw\r\n\r\n.dot\r\n"
 
 
+def test_send_a_whole_message_from_standard_input(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = b"Subject: raw\n\n" + b".text\n" * 300_000
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    with ScriptedServer() as server:
+        code, out, _ = run(capsys, "send", url(server), *ADDRESSES, "--raw", "-")
+        assert server.messages[0].content == data.replace(b"\n", b"\r\n")
+    assert code == 0
+    assert "took 2100016 bytes" in out
+
+
+@pytest.mark.parametrize(("name", "why"), [("none.eml", "No such file"), ("nul.eml", "a NUL")])
+def test_a_whole_message_that_can_not_be_sent(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, why: str
+) -> None:
+    (tmp_path / "nul.eml").write_bytes(b"Subject: raw\n\n\0\n")
+    with ScriptedServer() as server:
+        code, _, err = run(capsys, "send", url(server), *ADDRESSES, "--raw", str(tmp_path / name))
+        assert (code, len(server.messages)) == (2, 0)
+    assert why in err
+
+
 def test_send_reads_standard_input(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,7 +187,7 @@ def test_a_failed_send_is_1_and_json_says_whether_it_may_be_repeated(
 
 def test_the_dialogue_is_shown_with_secrets_masked(capfd: pytest.CaptureFixture[str]) -> None:
     with ScriptedServer(users={"u": "hunter2"}, auth=["PLAIN"]) as server:
-        main(["verify", url(server, "u:hunter2@"), "--debug"])
+        main(["verify", f"{url(server, 'u:hunter2@')}&logger=shop.mail", "--debug"])
     err = capfd.readouterr().err
     assert "C: EHLO" in err
     assert "AUTH PLAIN ***" in err
@@ -178,3 +201,33 @@ def test_the_time_limit(capsys: pytest.CaptureFixture[str]) -> None:
         code, out, _ = run(capsys, "verify", url(server), "--timeout", "0.2")
     assert code == 1
     assert "greeting   failed" in out
+
+
+def test_several_servers_are_verified_each(capsys: pytest.CaptureFixture[str]) -> None:
+    with ScriptedServer() as one, ScriptedServer() as other:
+        other.refuse()
+        code, out, _ = run(capsys, "verify", url(one), url(other))
+        assert code == 1
+        assert out.count("config     ok") == 2
+        assert (
+            out.index(f"127.0.0.1:{one.port}") < out.index("greeting   ok") < out.index("tcp        failed")
+        )
+        assert f"127.0.0.1:{one.port}, 127.0.0.1:{other.port}: 1 stage(s) failed" in out
+        _, out, _ = run(capsys, "verify", "--json", url(one), url(other))
+        assert [report["ok"] for report in json.loads(out)["servers"]] == [True, False]
+
+
+def test_the_next_server_gets_what_the_first_fails_at(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who = ("--from", "a@x.example", "--to", "b@y.example")
+    with ScriptedServer() as one, ScriptedServer() as other:
+        one.refuse()
+        code, out, _ = run(capsys, "send", url(one), url(other), *who)
+        assert code == 0
+        assert f"not taken: Connection refused by 127.0.0.1:{one.port}" in out
+        assert f"127.0.0.1:{other.port} took" in out
+        monkeypatch.setenv("MAILBRIDGE_URL", f"{url(one)} {url(other)}")
+        code, out, _ = run(capsys, "send", "--json", *who)
+        assert list(json.loads(out)["failed_servers"]) == [f"127.0.0.1:{one.port}"]
+        assert len(other.messages) == 2

@@ -3,11 +3,11 @@
 import copy
 import pickle
 import ssl
+from typing import Any
 
 import pytest
 
-from mailbridge import ConfigurationError, SMTPConfig
-from mailbridge.config import NOT_YET
+from mailbridge import DSN, ConfigurationError, SMTPConfig
 from mailbridge.options import PoolOptions, RetryOptions, Timeouts, TLSOptions
 from mailbridge.secret import Secret
 
@@ -103,13 +103,6 @@ def test_what_cannot_work_is_refused_with_a_sentence(options: dict[str, object],
     with pytest.raises(ConfigurationError, match=problem) as caught:
         SMTPConfig.from_mapping(options)
     assert caught.value.stage == "config"
-
-
-@pytest.mark.parametrize("name", sorted(NOT_YET))
-def test_options_without_their_machinery_are_refused_not_ignored(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="not available yet"):
-        SMTPConfig.from_mapping({name: "x"})
-    assert SMTPConfig.from_mapping({name: None}) == SMTPConfig()
 
 
 def test_none_means_not_given() -> None:
@@ -231,3 +224,28 @@ def test_auth_names_keep_their_order_and_disable_does_not_matter_in_order() -> N
 )
 def test_the_servers_name_in_messages(host: str, server: str) -> None:
     assert SMTPConfig(host=host).server == server
+
+
+def test_reports_for_messages_that_do_not_say_it_themselves() -> None:
+    given = {"ret": "HDRS", "notify": ["FAILURE", "DELAY"], "envid": "message-id"}
+    config = SMTPConfig(dsn=given)
+    assert config.dsn == DSN(ret="HDRS", notify="FAILURE,DELAY", envid="message-id")
+    url = "smtp://localhost/?dsn.ret=hdrs&dsn.notify=failure,delay&dsn.envid=message-id"
+    assert config == SMTPConfig.from_url(url) == SMTPConfig(dsn=config.dsn)
+    assert hash(config) == hash(SMTPConfig.from_url(url, dsn={"ret": "HDRS"}))
+    assert SMTPConfig(dsn={}) == SMTPConfig(dsn=DSN()) == SMTPConfig()
+    assert SMTPConfig().dsn is None
+
+
+@pytest.mark.parametrize(
+    ("dsn", "complaint"),
+    [
+        ({"ret": "some"}, "HDRS or FULL"),
+        ({"notfy": "NEVER"}, r"Did you mean 'dsn\.notify'"),
+        ({"orcpt": "a@b"}, "of one recipient"),
+        ("NEVER", "a mapping, not str"),
+    ],
+)
+def test_bad_reports(dsn: Any, complaint: str) -> None:
+    with pytest.raises(ConfigurationError, match=complaint):
+        SMTPConfig(dsn=dsn)

@@ -8,11 +8,13 @@ from email import policy
 from email.header import Header
 from email.message import EmailMessage, Message
 from email.mime.text import MIMEText
+from typing import Any
 
 import pytest
 
 from mailbridge.envelope import Envelope
 from mailbridge.errors import InvalidAddress, InvalidMessage
+from mailbridge.extensions import DSN, DeliverBy, Recipient
 
 POLICIES = pytest.mark.parametrize("rules", [policy.default, policy.SMTP, policy.compat32], ids=str)
 
@@ -189,3 +191,101 @@ def test_messages_made_by_programs() -> None:
     wrapped["From"], wrapped["To"] = Header("Jörg <a@x>", "utf-8"), Header("b@y, c@y")  # type: ignore[assignment]
     for message in (modern, older, wrapped):
         assert Envelope.from_message(message) == Envelope("a@x", ["b@y", "c@y"])
+
+
+WISHES: dict[str, Any] = {
+    "dsn": {"ret": "HDRS", "envid": "QQ314159", "notify": ["SUCCESS"]},
+    "require_tls": True,
+    "deliver_by": 120,
+    "send_at": 60,
+    "mt_priority": 3,
+    "body": "8bitmime",
+    "prefer": ["DSN"],
+    "require": ("MT-PRIORITY",),
+}
+
+
+def test_wishes_are_part_of_the_value() -> None:
+    plain = Envelope("a@x", ["b@y"])
+    wishing = Envelope("a@x", ["b@y"], **WISHES)
+    assert wishing.dsn == DSN(ret="HDRS", envid="QQ314159", notify="SUCCESS")
+    assert (wishing.deliver_by, wishing.send_at, wishing.mt_priority) == (DeliverBy(120), 60, 3)
+    assert (wishing.require_tls, wishing.body) == (True, "8bitmime")
+    assert (wishing.prefer, wishing.require) == (("DSN",), ("MT-PRIORITY",))
+    assert wishing != plain
+    assert wishing == Envelope("a@x", ["b@y"], **WISHES)
+    assert pickle.loads(pickle.dumps(wishing)) == wishing == replace(plain, **WISHES)
+    assert hash(pickle.loads(pickle.dumps(wishing))) == hash(wishing)
+    for name in WISHES:
+        assert Envelope("a@x", ["b@y"], **{**WISHES, name: None}) != wishing
+        assert name in repr(wishing)
+
+
+def test_none_is_not_given() -> None:
+    assert Envelope("a@x", ["b@y"], **dict.fromkeys(WISHES)) == Envelope("a@x", ["b@y"])
+
+
+def test_recipients_with_wishes_of_their_own() -> None:
+    envelope = Envelope(
+        "a@x", ["b@y", Recipient("C <c@y>", notify="NEVER"), Recipient("d@y"), Recipient("B@y", orcpt="l@y")]
+    )
+    assert envelope.recipients == ("b@y", "c@y", "d@y", "B@y")
+    assert [each.address for each in envelope.recipient_options] == ["c@y", "B@y"]
+    assert envelope.wishes_of("c@y") == Recipient("c@y", notify="NEVER")
+    assert envelope.wishes_of("b@y") is None
+    assert replace(envelope, sender="z@x").recipient_options == envelope.recipient_options
+    assert Envelope("a@x", Recipient("b@y", notify="DELAY")).recipients == ("b@y",)
+    given = {"c@y": {"notify": "NEVER"}, "B@y": {"orcpt": "l@y"}}
+    assert Envelope("a@x", ["b@y", "c@y", "d@y", "B@y"], recipient_options=given) == envelope
+
+
+def test_of_two_wishes_for_one_recipient_the_first_counts() -> None:
+    envelope = Envelope("a@x", ["b@y", Recipient("b@Y", notify="NEVER"), Recipient("b@y", notify="DELAY")])
+    assert envelope.recipient_options == (Recipient("b@y", notify="NEVER"),)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"dns": {"ret": "HDRS"}}, "Did you mean 'dsn'"),
+        ({"use8BitMime": True}, "Unknown envelope option"),
+        ({"dsn": "NEVER"}, "a mapping, not str"),
+        ({"dsn": {"orcpt": "l@y"}}, "several recipients"),
+        ({"require_tls": "yes"}, "require_tls is true or false"),
+        ({"deliver_by": "soon"}, "deliver_by"),
+        ({"send_at": 0}, "send_at"),
+        ({"mt_priority": 10}, "mt_priority"),
+        ({"body": "9bit"}, "body is one of"),
+        ({"prefer": ["SIZE"]}, "prefer names 'SIZE'"),
+        ({"require": 3}, "require is a list"),
+        ({"prefer": "DSN", "require": ["dsn"]}, "DSN can't be both"),
+        ({"recipient_options": [Recipient("z@y", notify="NEVER")]}, "z@y, who is no recipient"),
+        ({"recipient_options": ["b@y"]}, "holds Recipients, not str"),
+        ({"recipient_options": {"b@y": {"notfy": "NEVER"}}}, "Did you mean .*notify"),
+    ],
+)
+def test_wishes_that_make_no_sense(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InvalidMessage, match=complaint):
+        Envelope("a@x", ["b@y", "c@y"], **options)
+
+
+def test_header_fields_and_wishes_together() -> None:
+    message = parsed("From: a@x\nTo: b@y\n\n", policy.default)
+    assert Envelope.from_message(message, mt_priority=3) == Envelope("a@x", ["b@y"], mt_priority=3)
+
+
+def test_the_reports_of_a_configuration() -> None:
+    default = DSN(ret="HDRS", notify="FAILURE")
+    envelope = Envelope("a@x", ["b@y"], prefer=["REQUIRETLS"])
+    assert envelope.with_default_dsn(default).dsn == default
+    assert envelope.with_default_dsn(default).prefer == ("DSN", "REQUIRETLS")
+    assert replace(envelope, require=["DSN"]).with_default_dsn(default).prefer == ("REQUIRETLS",)
+    own = Envelope("a@x", [Recipient("b@y", notify="NEVER")])
+    assert own.with_default_dsn(default).prefer == ()
+    for untouched in (
+        replace(envelope, dsn=DSN()),
+        replace(envelope, dsn={"ret": "FULL"}),
+        Envelope("", "b@y"),
+    ):
+        assert untouched.with_default_dsn(default) is untouched
+    assert envelope.with_default_dsn(None) is envelope

@@ -50,6 +50,7 @@ CAUGHT_BY: dict[type[MailbridgeError], tuple[type[BaseException], ...]] = {
     ConfigurationError: (ValueError,),
     InvalidMessage: (ValueError,),
     InvalidAddress: (InvalidMessage, ValueError),
+    errors.MessageTooLarge: (InvalidMessage, ValueError),
     ConnectFailed: (ConnectionError,),
     NameNotResolved: (ConnectFailed, socket.gaierror),
     NobodyListens: (ConnectFailed, ConnectionRefusedError),
@@ -71,6 +72,7 @@ CAUGHT_BY: dict[type[MailbridgeError], tuple[type[BaseException], ...]] = {
     MessageRefused: (Refused, smtplib.SMTPDataError),
     PoolTimeout: (TimeoutError,),
     PoolClosed: (),
+    errors.RateUnavailable: (),
     DeadlineExceeded: (TimeoutError,),
 }
 TRANSIENT = {
@@ -84,6 +86,7 @@ TRANSIENT = {
     ReplyTimeout,
     ProtocolViolation,
     PoolTimeout,
+    errors.RateUnavailable,
     DeadlineExceeded,
 }
 
@@ -92,6 +95,7 @@ def made(kind: type[MailbridgeError], **details: Any) -> MailbridgeError:
     """One of that kind, with what its constructor asks for."""
     needed: dict[type, dict[str, Any]] = {
         NotSupported: {"extension": "SMTPUTF8"},
+        errors.MessageTooLarge: {"size": 2000, "limit": 1000},
         Refused: {"reply": PERMANENT},
         SenderRefused: {"reply": PERMANENT, "sender": "a@x"},
         RecipientsRefused: {"rejected": {"b@y": PERMANENT, "c@y": TEMPORARY}},

@@ -20,11 +20,14 @@ OPTIONAL = [
     "blinker",
     "celery",
     "cryptography",
+    "dkim",
     "django",
     "flask",
     "idna",
     "jwt",
+    "nacl",
     "oauthlib",
+    "redis",
     "scramp",
     "socks",
     "spnego",
@@ -63,10 +66,20 @@ def test_importing_mailbridge_loads_no_optional_library_even_where_it_is_install
             "from mailbridge import SMTPConfig\n"
             "SMTPConfig(username='u', oauth2={'provider': 'google', 'client_id': 'c', 'refresh_token': 'r'})",
         ),
+        (
+            "dkim",
+            "from mailbridge import SMTPConfig\n"
+            "SMTPConfig(dkim={'domain': 'x.example', 'selector': 's', 'private_key': 'AAAA'})",
+        ),
         ("scram", "from mailbridge import SMTPConfig\nSMTPConfig(auth='SCRAM-SHA-256')"),
         ("gssapi", "from mailbridge import SMTPConfig\nSMTPConfig(auth=['PLAIN', 'NTLM'])"),
         ("server", "from mailbridge.server import MailServer\nMailServer(on_message=print)"),
         ("inbox", "from mailbridge.inbox.serving import _Page\n_Page(None, '127.0.0.1', 0)"),
+        (
+            "redis",
+            "from mailbridge.ratelimit import RedisRateLimiter\n"
+            "RedisRateLimiter('redis://localhost', 'k', limit=1)",
+        ),
         ("django", "from mailbridge_django import EmailBackend"),
         ("flask", "from mailbridge_flask import Mail"),
     ],

@@ -445,8 +445,8 @@ for rival in rivals:
 for _ in range(300):
     lease = None
     armed = True
-    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.002))
     try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.002))  # heard at once, maybe
         while True:
             lease = None
             lease = pool.acquire(fresh=random.random() < 0.1)

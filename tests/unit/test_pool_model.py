@@ -31,10 +31,26 @@ class Model:
     uses: dict[int, int] = field(default_factory=dict)
     dead: set[int] = field(default_factory=set)
     closed: bool = False
+    reductions: list[tuple[float, int]] = field(default_factory=list)  # when, and to how many
+
+    @property
+    def size(self) -> int:
+        """What it may have: as many as after the last reduction, and one more for each 30 s since then."""
+        when, left = self.reductions[-1] if self.reductions else (0.0, self.max_size)
+        return min(self.max_size, left + int((self.now - when) // 30))
 
     @property
     def is_full(self) -> bool:
-        return len(self.lent) + len(self.idle) >= self.max_size
+        return len(self.lent) + len(self.idle) >= self.size
+
+    def reduce(self, since: float) -> bool:
+        if self.reductions and since <= self.reductions[-1][0]:
+            return False
+        in_use = min(self.size, len(self.lent) + len(self.idle))
+        self.reductions.append((self.now, max(1, in_use // 2)))
+        while self.idle and len(self.lent) + len(self.idle) > self.size:
+            self.idle.pop(0)
+        return True
 
     def is_old(self, number: int) -> bool:
         return self.now >= self.born[number] + MAX_LIFETIME
@@ -68,8 +84,9 @@ class Model:
 
     def take_back(self, number: int, reusable: bool) -> None:
         self.drop_overdue()
-        self.lent.remove(number)
         is_good = number not in self.dead and not self.is_old(number)
+        is_good = is_good and len(self.lent) + len(self.idle) <= self.size
+        self.lent.remove(number)
         if reusable and is_good and self.uses[number] < self.max_messages and not self.closed:
             self.idle_since[number] = self.now
             self.idle.append(number)
@@ -82,7 +99,7 @@ class PoolAgainstModel(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.leases: list[Lease[Thing]] = []
         self.returned: list[Lease[Thing]] = []
-        self.waiting: list[tuple[Borrower, bool]] = []
+        self.waiting: list[tuple[int, bool, Borrower]] = []  # lane, fresh: the next one first
 
     @initialize(max_size=st.integers(1, 4), max_messages=st.integers(1, 5))
     def start(self, max_size: int, max_messages: int) -> None:
@@ -134,11 +151,12 @@ class PoolAgainstModel(RuleBasedStateMachine):
             self.pool.acquire(fresh=True)
         self.world.on_open = lambda _: None
 
-    @rule(fresh=st.booleans())
-    @precondition(lambda self: not self.model.closed and len(self.model.lent) == self.model.max_size)
-    @precondition(lambda self: len(self.waiting) < 3)
-    def queue(self, fresh: bool) -> None:
-        self.waiting.append((queue_one(self.pool, fresh=fresh), fresh))
+    @rule(fresh=st.booleans(), lane=st.integers(0, 2))
+    @precondition(lambda self: not self.model.closed and self.model.is_full and not self.model.idle)
+    @precondition(lambda self: len(self.waiting) < 4)
+    def queue(self, fresh: bool, lane: int) -> None:
+        self.waiting.append((lane, fresh, queue_one(self.pool, fresh=fresh, lane=lane)))
+        self.waiting.sort(key=lambda waiting: waiting[0])
 
     @rule(which=st.integers(0, 3), reusable=st.booleans())
     @precondition(lambda self: self.leases)
@@ -147,19 +165,36 @@ class PoolAgainstModel(RuleBasedStateMachine):
         self.pool.release(lease, reusable=reusable)
         self.returned.append(lease)
         self.model.take_back(lease.thing.number, reusable)
-        if self.waiting:
-            borrower, fresh = self.waiting.pop(0)
-            served = borrower.result()
-            number = self.model.lend(fresh)
-            assert number is not None
-            self.lent(served, number)
+        served, numbers = [], []
+        while self.waiting and (number := self.model.lend(self.waiting[0][1])) is not None:
+            served.append(self.waiting.pop(0)[2].result())
+            numbers.append(number)
+        # More than one at a time only after the pool has grown, and then it is open who opens first.
+        assert sorted(lease.thing.number for lease in served) == sorted(numbers)
+        for lease in served:
+            self.lent(lease, lease.thing.number)
+
+    @rule(lanes=st.lists(st.integers(0, 2), min_size=2, max_size=4))
+    @precondition(lambda self: not self.waiting and not self.model.closed)
+    def crowd(self, lanes: list[int]) -> None:
+        """All places are taken, and some wait."""
+        while (number := self.model.lend(fresh=False)) is not None:
+            self.lent(self.pool.acquire(), number)
+        for lane in lanes:
+            self.queue(False, lane)
+
+    @rule(age=st.sampled_from([0.0, 5.0, 50.0]))
+    @precondition(lambda self: self.model.lent)
+    def reduce(self, age: float) -> None:
+        since = self.clock.now - age
+        assert self.pool.reduce(since) is self.model.reduce(since)
 
     @rule()
     @precondition(lambda self: self.returned)
     def release_again(self) -> None:
         self.pool.release(self.returned[-1], reusable=False)
 
-    @rule(seconds=st.sampled_from([1.0, 40.0, 99.0, 100.0, 260.0]))
+    @rule(seconds=st.sampled_from([1.0, 29.0, 40.0, 99.0, 100.0, 260.0]))
     def let_time_pass(self, seconds: float) -> None:
         self.clock.now += seconds
         self.model.now = self.clock.now
@@ -177,11 +212,12 @@ class PoolAgainstModel(RuleBasedStateMachine):
         self.model.idle.clear()
 
     @rule()
+    @precondition(lambda self: len(self.model.born) > 8)  # there is little to see afterwards
     def close(self) -> None:
         self.pool.close()
         self.model.closed = True
         self.model.idle.clear()
-        for borrower, _ in self.waiting:
+        for _, _, borrower in self.waiting:
             assert isinstance(borrower.failure(), PoolClosed)
         self.waiting.clear()
 
@@ -194,6 +230,7 @@ class PoolAgainstModel(RuleBasedStateMachine):
         assert (stats.opening, stats.closing, stats.waiting) == (0, 0, len(self.waiting))
         assert {thing.number for thing in self.world.open_now} == self.model.lent | set(self.model.idle)
         assert self.world.most <= self.model.max_size
+        assert stats.effective_size == self.model.size
         assert len(self.world.opened) == stats.opened_total
         assert sum(stats.closed_total.values()) == len(self.world.opened) - stats.size
         assert self.pool.closed is self.model.closed
@@ -201,12 +238,12 @@ class PoolAgainstModel(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "pool"):
             self.pool.close()
-            for borrower, _ in self.waiting:
+            for _, _, borrower in self.waiting:
                 borrower.finish()
 
 
 TestPoolAgainstModel: Any = PoolAgainstModel.TestCase
-TestPoolAgainstModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestPoolAgainstModel.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
 
 
 def test_the_model_is_not_the_pool() -> None:

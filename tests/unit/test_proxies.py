@@ -32,6 +32,10 @@ def connect_to_nobody(proxy: ProxyURL, target: tuple[str, int], deadline: object
     raise ConnectionError("nobody is there")
 
 
+def nobody_else(proxy: ProxyURL, target: tuple[str, int], deadline: object) -> socket.socket:
+    raise ConnectionError("nobody is there")
+
+
 @pytest.fixture(autouse=True)
 def _own_registrations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mailbridge.proxies, "_registered", {})
@@ -292,6 +296,17 @@ def test_a_registered_scheme_may_replace_a_built_in_one() -> None:
     assert (before.handler, after.handler) == (None, connect_to_nobody)
     assert after.port == 1080
     assert one("http://p").handler is None
+
+
+@pytest.mark.needs("socks")
+@pytest.mark.parametrize("spelling", ["socks", "socks5h", "socks5"])
+def test_a_handler_for_socks5_has_all_its_spellings(spelling: str) -> None:
+    register_proxy("socks5", connect_to_nobody)
+    proxy = one(f"{spelling}://user-only@p")
+    assert (proxy.scheme, proxy.handler) == ("socks5", connect_to_nobody)
+    register_proxy("socks", nobody_else)  # one spelling may have another handler
+    assert (one("socks://p").scheme, one("socks://p").handler) == ("socks", nobody_else)
+    assert one("socks5h://p").handler is connect_to_nobody
 
 
 @pytest.mark.parametrize("scheme", ["", "a b", "1a", "a/b", "a:b", "a_b", "\u00e9", "-", "a\r\n"])

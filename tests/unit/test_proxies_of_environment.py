@@ -110,6 +110,35 @@ def test_no_proxy(name: str, exempt: str, host: str, is_exempt: bool, environmen
     assert hosts(host) == ([] if is_exempt else ["a"])
 
 
+@pytest.mark.parametrize(
+    ("exempt", "host", "port", "is_exempt"),
+    [
+        ("mx.example:25", "mx.example", 25, True),
+        ("mx.example:25", "mx.example", 587, False),
+        (".example:25", "mx.example", 25, True),
+        ("mx.example:", "mx.example", 25, False),
+        ("*:25", "mx.example", 25, True),
+        ("*:25", "mx.example", 587, False),
+        ("192.0.2.1:25", "192.0.2.1", 25, True),
+        ("192.0.2.1:25", "192.0.2.1", 26, False),
+        ("[2001:db8::1]:25", "2001:db8::1", 25, True),
+        ("[2001:db8::1]:25", "2001:db8::1", 26, False),
+        ("2001:db8::25", "2001:db8::25", 587, True),
+        ("mx.example:99999999999", "mx.example", 25, False),
+        (":25", "mx.example", 25, False),
+        ("a mx.example", "mx.example", 25, True),
+        ("a\tmx.example:25  b", "mx.example", 25, True),
+        ("a,\n mx.example , b", "mx.example", 25, True),
+    ],
+)
+def test_no_proxy_with_ports_and_spaces(
+    exempt: str, host: str, port: int, is_exempt: bool, environment: SetEnv
+) -> None:
+    environment(ALL_PROXY="http://a", NO_PROXY=exempt)
+    config = SMTPConfig(host=host, port=port, proxy="env")
+    assert (config.proxy == ()) is is_exempt
+
+
 def test_lower_case_no_proxy_comes_first(environment: SetEnv) -> None:
     environment(ALL_PROXY="http://a", NO_PROXY="mx.example", no_proxy="other.example")
     assert hosts() == ["a"]

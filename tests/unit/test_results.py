@@ -146,3 +146,46 @@ def test_a_report_as_json() -> None:
             {"name": "tls", "status": "failed", "seconds": 1.5, "detail": "expired", "hint": "Renew it."},
         ],
     }
+
+
+def several(*statuses: str) -> VerifyReport:
+    return VerifyReport.of_several(
+        VerifyReport(
+            server=f"{number}.example:25",
+            stages=(Stage(name="config", status="ok"), Stage(name="tcp", status=status)),  # type: ignore[arg-type]
+        )
+        for number, status in enumerate(statuses)
+    )
+
+
+def test_a_report_of_several_servers() -> None:
+    report = several("ok", "failed")
+    assert (report.server, report.ok) == ("0.example:25, 1.example:25", False)
+    assert [(stage.name, stage.status) for stage in report] == [
+        ("config", "ok"),
+        ("tcp", "ok"),
+        ("config", "ok"),
+        ("tcp", "failed"),
+    ]
+    assert several("ok", "skipped").ok
+    assert [each["ok"] for each in report.as_dict()["servers"]] == [True, False]
+    assert json.loads(report.as_json())["stages"] == []
+    assert pickle.loads(pickle.dumps(report)) == report
+    with pytest.raises(KeyError, match=r"each of \.servers has"):
+        report["tcp"]
+
+
+def test_its_table_names_each_server_over_its_stages() -> None:
+    lines = str(several("ok", "failed")).splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "0.example:25",
+        "config",
+        "tcp",
+        "1.example:25",
+        "config",
+        "tcp",
+    ]
+
+
+def test_a_report_of_one_server_says_nothing_of_several() -> None:
+    assert "servers" not in VerifyReport(server="x:25", stages=()).as_dict()

@@ -34,6 +34,26 @@ def test_the_url_is_an_option_like_others() -> None:
     assert SMTPConfig(url=url) == SMTPConfig.from_url(url) == SMTPConfig.from_mapping({"url": url})
 
 
+def test_lmtp() -> None:
+    assert SMTPConfig(url="lmtp://a.example") == SMTPConfig(host="a.example", protocol="lmtp")
+    assert SMTPConfig(url="lmtp://a.example").port == 24
+    over_a_socket = SMTPConfig(url="lmtp://", host="unix:/run/lmtp")
+    assert (over_a_socket.protocol, over_a_socket.security) == ("lmtp", "none")
+
+
+@pytest.mark.parametrize("security", ["none", "starttls", "tls"])
+def test_lmtp_is_never_spoken_to_port_25(security: str) -> None:
+    """RFC 2033 section 5."""
+    with pytest.raises(ConfigurationError, match="RFC 2033"):
+        SMTPConfig(url=f"lmtp://a.example:25/?security={security}")
+    assert SMTPConfig(url=f"lmtp://a.example:2525/?security={security}").security == security
+
+
+def test_a_protocol_that_is_none() -> None:
+    with pytest.raises(ConfigurationError, match="'protocol' must be one of smtp, lmtp"):
+        SMTPConfig(url="smtp://a.example/?protocol=uucp")
+
+
 def test_a_url_may_be_a_secret() -> None:
     url = "smtp://u:p@a.example:25/?security=none"
     assert SMTPConfig(url=Secret(url)) == SMTPConfig(url=url)
@@ -44,7 +64,6 @@ def test_a_url_may_be_a_secret() -> None:
     [
         ("http://x", "must start with smtp"),
         ("smtp.example.com", "must start with smtp"),
-        ("lmtp://x", "LMTP, which is not available yet"),
         ("smtp://u:hunter2@x y", "without spaces"),
         ("smtp://u:hunter2@x\r\n/", "without spaces"),
         ("smtp://u:hunter2@x:port/", "malformed host or port"),

@@ -32,6 +32,17 @@ def test_all_is_well() -> None:
         assert server.connections[0].commands[-2:] == [b"RSET", b"QUIT"]
 
 
+def test_a_name_that_leads_nowhere_was_resolved_all_the_same() -> None:
+    with ScriptedServer() as server:
+        pass
+    report = verify(server, host="localhost")
+    assert (report["dns"].status, report["dns"].detail) == ("ok", "resolved")
+    assert (report["tcp"].status, report["greeting"].status) == ("failed", "skipped")
+    assert verify(server)["dns"].detail == "no name"
+    report = verify(server, host="nobody.invalid")
+    assert (report["dns"].status, report["tcp"].detail) == ("failed", "not reached")
+
+
 def test_without_addresses_nobody_is_asked() -> None:
     with ScriptedServer() as server:
         report = verify(server)

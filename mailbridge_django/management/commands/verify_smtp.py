@@ -7,7 +7,7 @@ is well, 1 a stage failed or an alias is not mailbridge's, 2 wrong usage.
 import json
 from argparse import ArgumentTypeError
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
@@ -182,7 +182,7 @@ def _verified(backend: EmailBackend, probe: Probe) -> VerifyReport:
         report = mailer.verify(mail_from=probe.sender, rcpt_to=probe.recipients)
     if not probe.is_sent or not report.ok:
         return report
-    return VerifyReport(server=report.server, stages=(*report.stages, _send(backend, probe)))
+    return replace(report, stages=(*report.stages, _send(backend, probe)))
 
 
 def _send(backend: EmailBackend, probe: Probe) -> Stage:

@@ -8,7 +8,7 @@ Consecutive C lines are one flight: they must be written in one piece. "--TLS--"
 from collections.abc import Coroutine
 from typing import Any
 
-from mailbridge.flows.steps import Look, StartTls, Step, Transfer, WriteContent
+from mailbridge.flows.steps import Look, ReadPiece, StartTls, Step, Transfer, WriteContent
 
 CUTS = ("whole", "bytes", "lines")
 
@@ -58,10 +58,12 @@ class Dialogue:
                 return self._next_bytes() if self._speaks_next("S") else None
             case WriteContent():
                 if step.stops_early and self._speaks_next("S"):
-                    return False
+                    return 0
                 if step.content:
                     self._expect("C", bytes(step.content))
-                return True
+                return len(step.content)
+            case ReadPiece():
+                return next(step.pieces, None)
             case StartTls():
                 self._expect("TLS", b"")
                 return None

@@ -11,8 +11,7 @@ from mailbridge.errors import (
     SenderRefused,
 )
 from mailbridge.flows.delivery import Delivered, Transaction, delivery
-from mailbridge.flows.steps import Step, Transfer, WriteContent
-from mailbridge.protocol.content import dot_stuffed
+from mailbridge.flows.steps import ReadPiece, Step, Transfer, WriteContent
 from mailbridge.protocol.wire import WINDOW_BYTES, Wire
 from tests.unit.flows.dialogue import CUTS, Dialogue
 
@@ -26,7 +25,7 @@ def transaction(
         sender="me@x.example",
         recipients=recipients or (A,),
         mail_parameters=[],
-        content=dot_stuffed(content),
+        content=content,
         all_or_none=all_or_none,
         resets_first=resets_first,
     )
@@ -89,6 +88,18 @@ def test_parameters_stand_behind_the_sender() -> None:
     Dialogue(text).run(delivery(pipelining(), wanted))
 
 
+def test_parameters_of_recipients_stand_behind_them() -> None:
+    wanted = Transaction(
+        sender="me@x.example",
+        recipients=[A, B],
+        mail_parameters=[],
+        recipient_parameters={B: ["NOTIFY=NEVER", "ORCPT=rfc822;b@y.example"]},
+        content=b"Hi\r\n",
+    )
+    text = ACCEPTED.replace(f"<{B}>", f"<{B}> NOTIFY=NEVER ORCPT=rfc822;b@y.example")
+    Dialogue(text).run(delivery(pipelining(), wanted))
+
+
 def test_a_failed_transaction_before_is_reset_in_the_same_flight() -> None:
     text = ACCEPTED.replace("C: MAIL", "C: RSET\n    C: MAIL", 1).replace(
         "S: 250 ok", "S: 250 reset\n    S: 250 ok", 1
@@ -129,7 +140,9 @@ class CountingServer(Dialogue):
                 b"354 go\r\n" if line == b"DATA" else b"250 ok\r\n" for line in step.data.splitlines()
             ]
             return self.replies.pop(0) if self.replies else b"250 sent\r\n"
-        return True if isinstance(step, WriteContent) else None
+        if isinstance(step, ReadPiece):
+            return next(step.pieces, None)
+        return len(step.content) if isinstance(step, WriteContent) else None
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -284,6 +297,7 @@ def test_ends_before_the_dot(
         ("S: 451 later", MessageRefused, "final", False),
         ("S: 554 spam", MessageRefused, "final", False),
         ("S: 421 bye", ConnectionLost, "final", False),
+        ("S: 221 bye", ConnectionLost, "final", True),
         ("S: <eof>", ConnectionLost, "final", True),
         ("S: 250-ok\nS: <eof>", ConnectionLost, "final", True),
         ("S: 2500 ok", ProtocolViolation, "final", True),

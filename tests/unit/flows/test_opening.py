@@ -83,6 +83,45 @@ def test_a_transient_refusal_of_ehlo_is_not_answered_with_helo(cut: str) -> None
     assert caught.value.is_transient
 
 
+def test_lhlo(cut: str) -> None:
+    text = "C: LHLO me.example\nS: 250-mx\nS: 250 PIPELINING"
+    assert "PIPELINING" in Dialogue(text, cut).run(introduction(Wire(), "me.example", lmtp=True))
+
+
+def test_nothing_takes_the_place_of_lhlo(cut: str) -> None:
+    """RFC 2033 section 4.1: HELO and EHLO are not LMTP."""
+    with pytest.raises(GreetingRefused, match="LHLO") as caught:
+        Dialogue("C: LHLO me.example\nS: 502 what", cut).run(
+            introduction(Wire(), "me.example", may_be_helo=True, lmtp=True)
+        )
+    assert "SMTP" in caught.value.hint
+
+
+# What servers were seen to say, or may say within the grammar, and what is to be made of it.
+@pytest.mark.parametrize(
+    "offer",
+    [
+        "250-mx\nS: 250-PIPELINING\nS: 250-\nS: 250 SIZE 1000",
+        "250-\nS: 250-PIPELINING\nS: 250-SIZE 1000\nS: 250 ",
+        "250-mx\nS: 250-PIPELINING\nS: 250-SIZE 1000\nS: 250",
+        "250-mx\nS: 250-pipelining\nS: 250 size 1000",
+        "250-mx\nS: 250- PIPELINING \nS: 250   SIZE   1000  ",
+        "250-mx\nS: 250-X_ODD\nS: 250-=\nS: 250-PIPELINING\nS: 250 SIZE 1000",
+    ],
+    ids=["empty", "no name", "bare last", "lower case", "spaces", "odd keywords"],
+)
+def test_odd_offers(offer: str, cut: str) -> None:
+    text = f"C: EHLO me.example\nS: {offer}"
+    capabilities = Dialogue(text, cut).run(introduction(Wire(), "me.example"))
+    assert "PIPELINING" in capabilities
+    assert capabilities.size_limit == 1000
+
+
+def test_helo_answered_without_a_word(cut: str) -> None:
+    text = "C: EHLO me\nS: 500\nC: HELO me\nS: 250"
+    Dialogue(text, cut).run(introduction(Wire(), "me", may_be_helo=True))
+
+
 def test_ehlo_with_256_keywords_and_not_one_more(cut: str) -> None:
     def text(count: int) -> str:
         return "C: EHLO me\nS: 250-mx\n" + "S: 250-X\n" * (count - 1) + "S: 250 X"

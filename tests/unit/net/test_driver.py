@@ -93,7 +93,7 @@ def test_a_period_goes_on_over_several_reads(pair: Pair) -> None:
 def test_content_stops_when_the_server_speaks(pair: Pair) -> None:
     driver, server = pair
     server.sendall(b"552 too big\r\n")
-    assert driver.run(one(WriteContent(b"x" * 10_000_000, "content", stops_early=True)), NEVER) is False
+    assert driver.run(one(WriteContent(b"x" * 10_000_000, "content", stops_early=True)), NEVER) < 10_000_000
 
 
 def test_content_that_nobody_reads_ends_with_its_time_limit(pair: Pair) -> None:
@@ -103,7 +103,7 @@ def test_content_that_nobody_reads_ends_with_its_time_limit(pair: Pair) -> None:
 
 def test_small_content_is_written_whole(pair: Pair) -> None:
     driver, server = pair
-    assert driver.run(one(WriteContent(b"x" * 100, "content", stops_early=True)), NEVER) is True
+    assert driver.run(one(WriteContent(b"x" * 100, "content", stops_early=True)), NEVER) == 100
     assert server.recv(200) == b"x" * 100
 
 
@@ -131,3 +131,31 @@ def test_a_flow_that_fails_is_closed(pair: Pair) -> None:
     with pytest.raises(ConnectionLost):
         pair[0].run(failing(), NEVER)
     assert closed == [True]
+
+
+@pytest.fixture
+def patient(pair: Pair) -> Pair:
+    """Every limit of its own is far away."""
+    return Driver(pair[0].stream, Timeouts(), DialogueLog("1", is_on=False), server="x:25"), pair[1]
+
+
+MAIL = Transfer(b"MAIL\r\n", (), "mail_from", "command", True)
+
+
+def test_commands_may_have_less_time_than_the_whole(patient: Pair) -> None:
+    """The server is silent, the time for the send is not over: that tells on the server."""
+    with pytest.raises(ReplyTimeout):
+        patient[0].run(one(MAIL), Deadline.after(1).with_commands_within(0.05))
+
+
+def test_once_content_is_written_the_whole_time_holds(patient: Pair) -> None:
+    driver, server = patient
+
+    async def content() -> object:
+        await WriteContent(b"x", "content", stops_early=False)
+        server.sendall(b"250 ok\r\n")
+        return await Transfer(b"", (), "final", "final", True)
+
+    assert driver.run(content(), Deadline.after(1).with_commands_within(-1)) == b"250 ok\r\n"
+    with pytest.raises(ReplyTimeout):  # the next message begins anew
+        driver.run(one(MAIL), Deadline.after(1).with_commands_within(-1))

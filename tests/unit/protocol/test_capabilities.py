@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -134,3 +135,59 @@ def test_further_lines_never_take_away(lines, more):
     assert fewer.keywords.keys() <= all_of_them.keywords.keys()
     assert set(fewer.auth_mechanisms) <= set(all_of_them.auth_mechanisms)
     assert fewer.size_limit == all_of_them.size_limit or "SIZE" not in fewer
+
+
+@pytest.mark.parametrize(
+    ("line", "limits"),
+    [
+        ("LIMITS MAILMAX=20 RCPTMAX=5 RCPTDOMAINMAX=1", {"MAILMAX": 20, "RCPTMAX": 5, "RCPTDOMAINMAX": 1}),
+        ("limits rcptmax=999999", {"RCPTMAX": 999999}),
+        ("LIMITS RCPTMAX=1000000 MAILMAX=5", {"MAILMAX": 5}),
+        ("LIMITS RCPTMAX=0 MAILMAX=05 RCPTDOMAINMAX=-1", {}),
+        ("LIMITS RCPTMAX= MAILMAX RCPTDOMAINMAX=1x X_NEW=7", {"X_NEW": 7}),
+        ("LIMITS RCPTMAX=\u0663", {}),
+        ("LIMITS", {}),
+        ("SIZE 10", {}),
+    ],
+)
+def test_limits_and_what_is_malformed_in_them(line, limits):
+    assert parsed(line).limits == limits
+
+
+@pytest.mark.parametrize(
+    ("line", "least"),
+    [("DELIVERBY", None), ("DELIVERBY 240", 240), ("DELIVERBY -1", None), ("DELIVERBY 1234567890", None)],
+)
+def test_the_least_time_for_delivery(line, least):
+    assert parsed(line).least_deliver_by == least
+
+
+@pytest.mark.parametrize(
+    ("line", "longest", "latest"),
+    [
+        ("FUTURERELEASE 86400 2030-01-02T03:04:05Z", 86400, datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        ("FUTURERELEASE 86400 2030-01-02t03:04:05.999z", 86400, datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        ("FUTURERELEASE", None, None),
+        ("FUTURERELEASE soon later", None, None),
+        ("FUTURERELEASE 1 2030-02-30T00:00:00Z", 1, None),
+        ("FUTURERELEASE 1 2030-01-02T03:04:05+00:00", 1, None),
+        ("SIZE 86400 2030-01-02T03:04:05Z", None, None),
+    ],
+)
+def test_how_long_messages_are_held(line, longest, latest):
+    assert (parsed(line).longest_hold, parsed(line).latest_release) == (longest, latest)
+
+
+def test_the_profile_of_priorities():
+    assert parsed("MT-PRIORITY NSEP").priority_profile == "NSEP"
+    assert parsed("MT-PRIORITY").priority_profile is None
+    assert parsed("SIZE 1").priority_profile is None
+
+
+@given(st.text(), st.sampled_from(["LIMITS", "DELIVERBY", "FUTURERELEASE", "MT-PRIORITY", "SIZE"]))
+def test_parameters_of_any_kind_are_read_without_an_error(text, keyword):
+    found = Capabilities(((keyword, tuple(text.split())),))
+    assert all(0 < value < 10**6 for value in found.limits.values())
+    assert (found.least_deliver_by or 0) >= 0
+    assert (found.longest_hold or 0) >= 0
+    assert found.latest_release is None or found.latest_release.tzinfo is UTC

@@ -1,4 +1,5 @@
-"""Content for the wire, each function against a naive one that goes byte by byte."""
+"""Content for the wire: each function against a naive one that goes byte by byte, and each object that is
+fed in pieces against the function."""
 
 import re
 import tracemalloc
@@ -7,9 +8,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mailbridge.errors import InvalidMessage
 from mailbridge.protocol import content
 from mailbridge.protocol.content import (
     END_OF_DATA,
+    Canonical,
+    DotStuffer,
+    Survey,
     canonical,
     dot_stuffed,
     has_nul,
@@ -143,3 +148,106 @@ def test_a_clean_message_is_not_copied(function, line):
 )
 def test_a_dirty_message_is_copied_one_step_at_a_time(line):
     assert copies(canonical, line * (4_000_000 // len(line))) < 2.1
+
+
+# In pieces
+
+
+@st.composite
+def cut(draw, data=MESSY):
+    """Data, and the same in pieces; some are empty."""
+    whole = draw(data)
+    cuts = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=8)))
+    return whole, [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+
+
+def in_pieces(transform, pieces: list[bytes]) -> bytes:
+    return b"".join([transform.feed(piece) or b"" for piece in pieces])
+
+
+@given(cut())
+@example((b"\r\n", [b"\r", b"\n"]))
+@example((b"\r\r\n", [b"\r", b"\r", b"\n"]))
+@example((b"a\r", [b"a", b"\r", b""]))
+@example((b"\r\na", [b"\r", b"", b"\n", b"a"]))
+def test_canonical_wherever_it_is_cut(given_as):
+    data, pieces = given_as
+    transform = Canonical()
+    made = [transform.feed(piece) for piece in pieces]
+    assert b"".join(made) + transform.finish() == canonical(data)
+    assert not any(piece.endswith(b"\r") for piece in made)
+
+
+@given(cut(MESSY.map(canonical)))
+@example((b".\r\n..\r\n", [b"", b".", b"\r", b"\n", b"", b".", b".", b"\r\n"]))
+@example((b"\r\n.\r\n", [b"\r", b"\n.\r", b"\n"]))
+@example((b"\r\n.\r\n.\r\n", [b"\r\n", b".\r\n", b".\r\n"]))
+def test_dots_are_stuffed_wherever_it_is_cut(given_as):
+    data, pieces = given_as
+    assert in_pieces(DotStuffer(), pieces) == dot_stuffed(data)
+
+
+@given(cut())
+def test_one_after_the_other(given_as):
+    data, pieces = given_as
+    clean, stuffer = Canonical(), DotStuffer()
+    made = b"".join([stuffer.feed(clean.feed(piece)) for piece in pieces]) + stuffer.feed(clean.finish())
+    assert made == dot_stuffed(canonical(data))
+
+
+def head_of(data: bytes) -> bytes:
+    lines = data.split(b"\r\n")
+    end = lines.index(b"") if b"" in lines[:-1] else None
+    return data if end is None else b"".join(line + b"\r\n" for line in lines[:end])
+
+
+@given(cut(MESSY.map(canonical)))
+@example((b"\r\n", [b"\r", b"\n"]))
+@example((b"a\r\n\r\n\r\n", [b"a\r", b"\n\r", b"\n\r", b"\n"]))
+@example((b"aaa\r\n", [b"aaa\r", b"\n"]))
+@pytest.mark.parametrize("window", [2, 3, 1 << 18])
+def test_a_survey_wherever_it_is_cut(window, given_as):
+    data, pieces = given_as
+    survey = Survey()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(content, "_WINDOW", window)
+        in_pieces(survey, pieces)
+    assert survey.size == len(data)
+    assert survey.is_eight_bit == is_eight_bit(data)
+    assert survey.has_nul == has_nul(data)
+    assert survey.longest_line == longest_line(data)
+    assert survey.head == head_of(data)
+
+
+@given(cut(st.binary(max_size=60)))
+def test_a_survey_of_binary_content(given_as):
+    """No line ends are promised; what counts is the rest."""
+    data, pieces = given_as
+    survey = Survey()
+    in_pieces(survey, pieces)
+    head = b"" if data.startswith(b"\r\n") else data.partition(b"\r\n\r\n")[0]
+    assert survey.head in (data, head, head + b"\r\n")
+    assert (survey.size, survey.has_nul, survey.is_eight_bit) == (len(data), 0 in data, not data.isascii())
+
+
+def test_header_fields_without_an_end():
+    piece = b"A: " + b"b" * 995 + b"\r\n"
+    survey = Survey()
+    with pytest.raises(InvalidMessage, match="No empty line") as caught:
+        in_pieces(survey, [piece] * 10_000)
+    assert "body" in caught.value.hint
+    assert 8 << 20 < survey.size < 9 << 20
+
+
+@pytest.mark.parametrize("transform", [Canonical, DotStuffer, Survey])
+def test_a_clean_piece_is_not_copied_either(transform):
+    data = b"\r\n" + (b"x" * 76 + b"\r\n") * 100_000
+    assert copies(transform().feed, data) < 0.25
+
+
+def test_many_pieces_take_no_longer_than_few():
+    """Linear, with a head that never seems to end and a line that goes on and on."""
+    survey, canon, stuffer = Survey(), Canonical(), DotStuffer()
+    for _ in range(200_000):
+        survey.feed(stuffer.feed(canon.feed(b"12345678")))
+    assert survey.longest_line == survey.size == len(survey.head) == 1_600_000

@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailbridge.errors import ProtocolViolation
-from mailbridge.protocol.replies import MAX_EHLO_LINES, MAX_LINE, MAX_LINES, MAX_REPLY, ReplyParser
+from mailbridge.protocol.replies import (
+    MAX_EHLO_LINES,
+    MAX_EMPTY_LINES,
+    MAX_LINE,
+    MAX_LINES,
+    MAX_REPLY,
+    ReplyParser,
+)
 from mailbridge.results import Reply
 
 Events = list[Reply | str]
@@ -86,16 +93,57 @@ def test_enhanced_status_stands_first_and_agrees_with_the_code(text, enhanced):
     assert events([f"452 {text}\r\n".encode()])[0] == [Reply(452, (text,), enhanced)]
 
 
+@pytest.mark.parametrize(
+    ("data", "enhanced"),
+    [
+        (b"250 2.0.0 Ok: queued as 4jW\r\n", (2, 0, 0)),
+        (b"250-2.1.5 ok\r\n250 2.1.5 ok\r\n", (2, 1, 5)),  # RFC 2034 section 4: on every line
+        (b"550-5.1.1 no such user\r\n550-5.1.1 at all\r\n550 5.1.1 anywhere\r\n", (5, 1, 1)),
+        (b"250-2.1.5 ok\r\n250 2.6.0 ok\r\n", (2, 1, 5)),
+        (b"250 Ok\r\n", None),
+        (b"250 5.1.1 Ok\r\n", None),
+        (b"221 4.7.0 bye\r\n", None),
+        (b"250\r\n", None),
+    ],
+)
+def test_enhanced_status_of_yes_and_no(data, enhanced):
+    assert events([data])[0][0].enhanced == enhanced
+
+
 def test_enhanced_status_of_a_long_reply_is_that_of_its_first_line():
     assert events([b"550-no\r\n550 5.7.1 no\r\n"])[0] == [Reply(550, ("no", "5.7.1 no"))]
     assert events([b"354 3.0.0 go\r\n"])[0] == [Reply(354, ("3.0.0 go",))]
 
 
+@pytest.mark.parametrize("between", [b"\r\n", b"\n", b"\r\n\n\r\n"])
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_empty_lines_between_replies_are_nothing(between, size):
+    data = between + b"250-a\r\n250 b\r\n" + between + b"251 c\r\n" + between
+    parser, found = ReplyParser(), []
+    for start in range(0, len(data), size):
+        parser.feed(data[start : start + size])
+        while (reply := parser.next_reply()) is not None:
+            found.append(reply)
+    assert found == [Reply(250, ("a", "b")), Reply(251, ("c",))]
+    parser.skip_empty_lines()
+    assert parser.is_empty
+
+
+def test_an_empty_line_within_a_reply_is_a_violation():
+    assert "no SMTP reply" in problem(b"250-a\r\n\r\n250 b\r\n")
+
+
+def test_empty_lines_have_an_end():
+    assert events([b"\r\n" * MAX_EMPTY_LINES + b"250 ok\r\n"])[0] == [Reply(250, ("ok",))]
+    assert "empty lines" in problem(b"\r\n" * (MAX_EMPTY_LINES + 1))
+    assert "empty lines" in problem(b"\n" * 100_000)
+
+
 @pytest.mark.parametrize(
     "line",
     [
-        b"",
-        b"\r",
+        b" ",
+        b"\r\r",
         b"25",
         b"2500 four digits",
         b"250ok",

@@ -97,7 +97,7 @@ def test_doubt_begins_with_the_commit_and_ends_with_a_clear_answer() -> None:
         wire = Wire()
         end = wire.expect(commands.CONTENT)
         assert not wire.is_in_doubt
-        wire.commit(end, commands.END_OF_CONTENT)
+        wire.commit([end], commands.END_OF_CONTENT)
         assert wire.is_in_doubt
         wire.feed(reply)
         assert wire.is_in_doubt is in_doubt

@@ -1,0 +1,113 @@
+"""The line of those who wait for the rate: who goes next. Pure, with the time given, under `lock`.
+
+Each has a ticket. The order is by lane, and within one by coming. Who is sent ahead does not have
+permission yet: a connection has to be found first, and permission is taken directly before the message
+goes out. So a ticket that was sent ahead counts as one that will take, but only for a while, lest one that
+is stuck (its server does not answer, no connection comes free) holds up the others.
+
+There is one rule, at both gates: a ticket may go where more are free than there are others before it in
+the order that will take.
+"""
+
+import threading
+from bisect import insort
+from itertools import count
+from math import inf
+from typing import Protocol
+
+# How long who was sent ahead is taken to be about to go. Finding an idle connection takes microseconds,
+# opening one mostly less than this.
+AHEAD_SECONDS = 1.0
+
+
+class Limit(Protocol):
+    """See `window`."""
+
+    def free(self, now: float) -> int: ...
+
+    def free_at(self, count: int, now: float) -> float: ...
+
+
+class Ticket:
+    """One message's place in the line. Its `gate`, a plain lock, opens when it is worth looking again."""
+
+    __slots__ = ("gate", "lane", "number", "sent_ahead_at")
+
+    def __init__(self, lane: int, number: int) -> None:
+        self.lane = lane
+        self.number = number
+        self.sent_ahead_at: float | None = None  # None: waits
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.lane, self.number
+
+    def wake(self) -> None:
+        if self.gate.locked():
+            self.gate.release()
+
+    def will_take(self, now: float) -> bool:
+        return self.sent_ahead_at is None or now < self.sent_ahead_at + AHEAD_SECONDS
+
+
+class Line:
+    """The tickets, in their order. The lock is reentrant: a signal handler may send mail in a thread that
+    is inside.
+    """
+
+    def __init__(self, limit: Limit) -> None:
+        self.limit = limit
+        self.lock = threading.RLock()
+        self.tickets: list[Ticket] = []
+        self._numbers = count(1)
+
+    def join(self, lane: int) -> Ticket:
+        """A ticket behind all of its lane and of those before it."""
+        ticket = Ticket(lane, next(self._numbers))
+        insort(self.tickets, ticket, key=lambda each: each.place)
+        return ticket
+
+    def may_go(self, ticket: Ticket, now: float) -> bool:
+        """The rule."""
+        before = self.tickets[: self.tickets.index(ticket)]
+        return self.limit.free(now) > sum(other.will_take(now) for other in before)
+
+    def send_ahead(self, ticket: Ticket, now: float) -> bool:
+        """Whether the ticket's turn is near. Then the next one may be near too."""
+        if not self.may_go(ticket, now):
+            return False
+        ticket.sent_ahead_at = now
+        self.wake_first()
+        return True
+
+    def look_again_at(self, ticket: Ticket, now: float) -> float:
+        """When a ticket that may not go should look again if nobody wakes it.
+
+        Never, if others wait before it: the first that waits is woken by whoever goes or gives up.
+        """
+        before = self.tickets[: self.tickets.index(ticket)]
+        ahead = [other.sent_ahead_at for other in before if other.will_take(now)]
+        moments = [at + AHEAD_SECONDS for at in ahead if at is not None]
+        if len(moments) < len(ahead):
+            return inf
+        return min([self.limit.free_at(len(ahead) + 1, now), *moments])
+
+    def send_back(self, ticket: Ticket) -> None:
+        """It waits again, in its old place."""
+        ticket.sent_ahead_at = None
+        self.wake_first()
+
+    def leave(self, ticket: Ticket) -> None:
+        """It has gone, or given up."""
+        if ticket in self.tickets:
+            self.tickets.remove(ticket)
+        self.wake_first()
+
+    def wake_first(self) -> None:
+        """The first that waits; all others behind it have nothing to see."""
+        for ticket in self.tickets:
+            if ticket.sent_ahead_at is None:
+                ticket.wake()
+                return
