@@ -153,7 +153,7 @@ class Caller:
         return found
 
     def codes(self) -> list[str]:
-        return [reply[:3] for reply in self.replies()]
+        return [reply[:3] if reply[:3].isdigit() else reply for reply in self.replies()]
 
     def hang_up_hard(self) -> None:
         """With a reset instead of an end."""

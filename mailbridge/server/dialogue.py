@@ -1,6 +1,6 @@
 """What the commands of SMTP do here: EHLO's keywords, who may log in, MAIL, RCPT and DATA, and the hooks.
 
-aiosmtpd has HELO, RSET, NOOP, HELP and the mechanisms of AUTH. A mail is acknowledged when the hook
+aiosmtpd has HELO, RSET, NOOP and the mechanisms of AUTH. A mail is acknowledged when the hook
 `on_message` has returned, and not before. How a conversation ends is said in `line`.
 """
 
@@ -171,6 +171,9 @@ class Dialogue(Line):
 
     async def smtp_VRFY(self, arg: str | None) -> None:  # noqa: N802
         await self.push("252 2.1.5 Not verified; send some mail")
+
+    async def smtp_HELP(self, arg: str | None) -> None:  # noqa: N802
+        await self.push("214 2.0.0 See RFC 5321")
 
     async def smtp_QUIT(self, arg: str | None) -> None:  # noqa: N802
         raise Farewell("221 2.0.0 Bye", "QUIT")

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from mailbridge import logs
 from mailbridge.protocol.proxy_header import InvalidProxyHeader, ProxyHeader
+from mailbridge.results import printable
 from mailbridge.server.budget import Budget
 from mailbridge.server.dialogue import Dialogue
 from mailbridge.server.header import read_header
@@ -49,28 +50,36 @@ class Reception:
 
     async def serve(self, listening: socket.socket) -> None:
         """Until `stop`."""
-        accepting = asyncio.create_task(self._accept(listening))
+        self._listen(listening)
         try:
             await self._stopping.wait()
         finally:
-            accepting.cancel()
-            await asyncio.wait([accepting])
+            asyncio.get_running_loop().remove_reader(listening)
             listening.close()
             await self._wind_up()
 
-    async def _accept(self, listening: socket.socket) -> None:
+    def _listen(self, listening: socket.socket) -> None:
+        if not self._stopping.is_set():
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Somebody has knocked. In one go, so that no socket is between two owners when the server stops."""
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, address = await loop.sock_accept(listening)
-            except OSError as error:  # gone before it was accepted, or no descriptors: the next may work
-                text = "a connection could not be accepted: %s"
-                logs.write(self._policy.logger, logging.WARNING, text, error, event="not accepted")
-                await asyncio.sleep(_PAUSE_SECONDS)
-                continue
-            visit = asyncio.create_task(self._receive(sock, address))
-            self._visits[visit] = None
-            visit.add_done_callback(self._visits.pop)
+        try:
+            sock, address = listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionError):
+            return  # whoever it was has gone
+        except OSError as error:  # no descriptors left: later there may be
+            text = "a connection could not be accepted: %s"
+            logs.write(self._policy.logger, logging.WARNING, text, error, event="not accepted")
+            loop.remove_reader(listening)
+            loop.call_later(_PAUSE_SECONDS, self._listen, listening)
+            return
+        sock.setblocking(False)
+        visit = loop.create_task(self._receive(sock, address))
+        self._visits[visit] = None
+        visit.add_done_callback(lambda _: self._visits.pop(visit))
+        visit.add_done_callback(lambda _: sock.close())  # a task that is cancelled early never begins
 
     async def _receive(self, sock: socket.socket, address: tuple[str, int]) -> None:
         began = asyncio.get_running_loop().time()
@@ -188,4 +197,4 @@ def _believe(header: ProxyHeader, session: Session) -> None:
     if isinstance(header.source, tuple):
         session.remote_address, session.remote_port = plain(header.source[0]), header.source[1]
     elif isinstance(header.source, str):
-        session.remote_address, session.remote_port = f"unix:{header.source}", 0
+        session.remote_address, session.remote_port = f"unix:{printable(header.source)}", 0

@@ -197,8 +197,12 @@ class _Running:
         self._is_ready = threading.Event()
         # A daemon: a program that forgets to stop the server can still end.
         self._thread = threading.Thread(target=self._run, name=f"mailbridge-server-{self.port}", daemon=True)
+        self._failure: BaseException | None = None
         self._thread.start()
         self._is_ready.wait()
+        if self._failure is not None:
+            listening.close()
+            raise self._failure
 
     def stop(self, drain: float) -> None:
         if self._process != os.getpid():
@@ -209,9 +213,15 @@ class _Running:
             self._thread.join(drain + _SPARE_SECONDS)
 
     def _run(self) -> None:
-        with journal.aiosmtpd_kept_quiet(), asyncio.Runner() as runner:
-            self._loop = runner.get_loop()
-            runner.run(self._serve())
+        try:
+            with journal.aiosmtpd_kept_quiet(), asyncio.Runner() as runner:
+                self._loop = runner.get_loop()
+                runner.run(self._serve())
+        except BaseException as error:
+            if self._is_ready.is_set():
+                raise  # nobody waits for it any more but the hook for errors of threads
+            self._failure = error
+            self._is_ready.set()
 
     async def _serve(self) -> None:
         self._reception = Reception(self._policy)

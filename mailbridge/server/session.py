@@ -55,8 +55,8 @@ class Session:
     `id` names the connection in every log record. `remote_address` and `remote_port` are the client's:
     what a believed PROXY header says, else what the socket says; IPv4 in the clothes of IPv6
     (`::ffff:192.0.2.1`) is IPv4. A client that a proxy has taken from a UNIX socket is `unix:PATH` with
-    port 0. `proxy_address` is the proxy's own address, None without a header; `local_address` and
-    `local_port` are the ends of the server's own socket.
+    port 0, odd characters escaped. `proxy_address` is the proxy's own address, None without a header;
+    `local_address` and `local_port` are the server's own end of the socket.
 
     `client_hostname` is the name in EHLO or HELO, None before it: an unchecked claim. `tls` is None
     in clear text, `user` until a login has succeeded. `transactions` counts the mails that were taken.

@@ -5,8 +5,10 @@ Each test stands for something that aiosmtpd by itself lets pass, or that nobody
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from mailbridge.server.line import Line
 from tests.receiving import MAIL, SECONDS, Caller, mailroom
 from tests.servers.certificates import Certificates
 from tests.servers.process import wait_until
@@ -331,6 +334,29 @@ class TestStartTls:
             assert [reply for reply in replies if reply[:3].isdigit()] == []
             (record,) = room.wait_for("refuse")
             assert "handshake" in record.reason
+            assert room.sessions[0].client_hostname == "client.test"
+
+    def test_commands_between_the_reply_and_the_handshake(
+        self, tls: dict[str, Path], certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However long the server takes from its 220 to TLS: what comes meanwhile is no command."""
+        send, has_come = Line._send, threading.Event()
+
+        async def send_slowly(line: Line, text: str) -> None:
+            await send(line, text)
+            while text.startswith("220 2.0.0") and not has_come.is_set():
+                await asyncio.sleep(0.01)
+
+        monkeypatch.setattr(Line, "_send", send_slowly)
+        with mailroom(tls=tls) as room, Caller(room.port) as caller:
+            caller.hello()
+            assert caller.ask(b"STARTTLS").startswith("220 ")
+            caller.send(b"EHLO injected.test\r\n")
+            time.sleep(0.1)  # for the bytes to arrive; later they would be refused too
+            has_come.set()
+            with pytest.raises((OSError, ssl.SSLError)):
+                caller.start_tls(str(certificates.ca_file))
+            room.wait_for("close")
             assert room.sessions[0].client_hostname == "client.test"
 
     def test_everything_before_is_forgotten(self, tls: dict[str, Path], certificates: Certificates) -> None:

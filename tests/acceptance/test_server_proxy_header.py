@@ -52,6 +52,10 @@ BELIEVED = {
     "v2 over IPv4": (v2(), ("192.0.2.1", 56324)),
     "v2 over IPv6": (v2(SIX + PORTS, b"\x21\x21"), ("2001:db8::1", 56324)),
     "v2 from a UNIX socket": (v2(UNIX, b"\x21\x31"), ("unix:/run/client", 0)),
+    "v2 from a UNIX socket with an odd name": (
+        v2(b"\0a\nb\xff".ljust(108, b"\0") + bytes(108), b"\x21\x31"),
+        ("unix:\\x00a\\nb\\udcff", 0),
+    ),
     "v2 LOCAL": (v2(b"", b"\x20\x00"), OWN),
     "v2 LOCAL with addresses, to be ignored": (v2(FOUR, b"\x20\x11"), OWN),
     "v2 of an unspecified family": (v2(b"", b"\x21\x00"), OWN),

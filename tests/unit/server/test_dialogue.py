@@ -222,6 +222,7 @@ class TestOrder:
             ([b"EHLO c", b"AUTH PLAIN"], ["250", "502"]),
             ([b"EHLO c", b"EXPN x"], ["250", "502"]),
             ([b"VRFY x"], ["252"]),
+            ([b"HELP", b"HELP MAIL"], ["214", "214"]),
             ([b"noop", b"quit"], ["250", "221"]),
             ([b""], ["500"]),
         ],
@@ -424,7 +425,7 @@ class TestOurOwnClient:
             assert room.mails == []
 
     def test_a_mail_of_some_size(self) -> None:
-        content = b"".join(b".%d %s\r\n" % (number, b"x" * (number % 1200)) for number in range(5000))
+        content = b"".join(b".%d %s\r\n" % (number, b"x" * (number % 980)) for number in range(5000))
         with mailroom() as room:
             with Mailer(SMTPConfig(host="localhost", port=room.port, security="none")) as mailer:
                 mailer.send(

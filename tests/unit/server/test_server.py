@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import resource
 import signal
 import smtplib
 import socket
@@ -56,6 +58,21 @@ def test_again_and_again() -> None:
 def test_a_port_that_is_taken() -> None:
     with mailroom() as room, pytest.raises(OSError, match=r"[Aa]ddress"):
         MailServer("127.0.0.1", room.port, on_message=keep_nothing).start()
+
+
+def test_a_loop_that_can_not_be_made_is_an_error_and_not_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError(24, "Too many open files")
+
+    server = MailServer(on_message=keep_nothing)
+    with monkeypatch.context() as patch:
+        patch.setattr("asyncio.new_event_loop", fail)
+        patch.setattr("asyncio.events.new_event_loop", fail)
+        with pytest.raises(OSError, match="Too many open files"):
+            server.start()
+    assert not server.is_running
+    with server, Caller(server.port) as caller:
+        caller.hello()
 
 
 def test_nobody_listens_afterwards() -> None:
@@ -144,6 +161,33 @@ class TestStopping:
             assert time.monotonic() - began < STOP_SECONDS / 2
             assert handshake.codes() in ([], ["reset"])
             assert header.codes() in ([], ["reset"])
+
+    def test_who_has_just_knocked_is_not_forgotten(self) -> None:
+        """Stopped between the accept and the first step of what follows: the socket is closed."""
+        for _ in range(20):
+            with mailroom() as room:
+                callers = [Caller(room.port) for _ in range(5)]
+            for caller in callers:
+                assert caller.codes() in ([], ["220"], ["220", "421"], ["421"], ["reset"])
+                caller.close()
+        gc.collect()  # which warns of sockets that nobody has closed
+
+    def test_no_descriptors_left(self) -> None:
+        with mailroom() as room:
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            with Caller(room.port) as first:
+                first.hello()
+                sock = socket.socket()
+                resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno() + 1, hard))
+                try:
+                    sock.connect(("127.0.0.1", room.port))
+                    (record, *_) = room.wait_for("not accepted")
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                assert record.levelname == "WARNING"
+                sock.settimeout(SECONDS)
+                assert sock.recv(3) == b"220", "as soon as there are some"
+                sock.close()
 
     def test_a_hook_may_stop_its_own_server(self) -> None:
         with mailroom() as room:
