@@ -3,6 +3,8 @@
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from mailbridge.config import SMTPConfig
 from mailbridge.mailer import Mailer
@@ -20,8 +22,9 @@ class Registry:
     who asks for it afterwards share the one pool of the child.
     """
 
-    def __init__(self, limit: int = MOST_MAILERS) -> None:
+    def __init__(self, limit: int = MOST_MAILERS, make: Callable[[SMTPConfig], Mailer] = Mailer) -> None:
         self._limit = limit
+        self._make = make
         self._mailers: OrderedDict[SMTPConfig, Mailer] = OrderedDict()
         self._locks = {os.getpid(): threading.Lock()}  # by process
 
@@ -31,13 +34,25 @@ class Registry:
         with self._lock:
             mailer = self._mailers.get(config)
             if mailer is None or mailer.closed:
-                mailer = self._mailers[config] = Mailer(config)
+                mailer = self._mailers[config] = self._make(config)
             self._mailers.move_to_end(config)
             while len(self._mailers) > self._limit:
                 retired.append(self._mailers.popitem(last=False)[1])
         for old in retired:
             old.retire()
         return mailer
+
+    @contextmanager
+    def making(self, make: Callable[[SMTPConfig], Mailer]) -> Iterator[None]:
+        """Within the block all mailers are new ones, and made by `make`."""
+        with self._lock:
+            mine, self._mailers = self._mailers, OrderedDict()
+            before, self._make = self._make, make
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._mailers, self._make = mine, before
 
     def close_all(self, drain: float = 0.0) -> None:
         """Close every mailer and forget it. Sessions in use get `drain` seconds, all together."""
@@ -64,4 +79,5 @@ class Registry:
 
 _registry = Registry()
 mailer_for = _registry.mailer_for
+make_mailers = _registry.making
 close_all = _registry.close_all

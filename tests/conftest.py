@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ("tests.servers.fixtures",)
+pytest_plugins = ("tests.servers.fixtures", "mailbridge.testing.plugin")
 
 # On a busy machine a single example may take any time; nothing here is a measure of speed.
 settings.register_profile("mailbridge", deadline=None)

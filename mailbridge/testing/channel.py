@@ -59,6 +59,7 @@ class Channel:
         self._tls: ssl.SSLObject | None = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._has_goodbye = False  # the client's close_notify came
+        self._is_asked = False  # something came, and was not answered yet
         self._ordered: Ending | None = None
         self._sending = threading.Lock()  # the TLS object and the order of bytes on the socket
         self._closing = threading.Lock()  # the file descriptor
@@ -141,6 +142,7 @@ class Channel:
             raise self._over("client reset") from None
         if not data:
             raise self._over("client")
+        self._is_asked = True
         return data
 
     def _decrypt(self, tls: ssl.SSLObject) -> bytes:
@@ -194,6 +196,9 @@ class Channel:
             raise ConnectionError(f"the connection is over (closed by {over.by})") from None
 
     def _send_raw(self, data: bytes) -> None:
+        if data and self._is_asked:
+            self._is_asked = False
+            self._record.round_trips += 1
         try:
             self._sock.sendall(data)
         except OSError:

@@ -54,11 +54,13 @@ class Connection:
     `clear_text` is what was received before TLS (without TLS: everything), ClientHello excluded; `ignored`
     what arrived while a fault was not listening; of both the first 64 KiB. `closed_by` is None while open,
     then one of "client", "client reset", "server", "fault", "test" (`hang_up`, `reset`) and "stop" (the
-    server was closed).
+    server was closed). `round_trips` counts how often the client was answered, TLS and the good-bye
+    included; not the TCP handshake, which nobody here sees, nor the greeting, which answers nothing.
     """
 
     number: int
     peer: Any
+    round_trips: int = 0
     commands: list[bytes] = field(default_factory=list)
     auth_responses: list[bytes] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)

@@ -16,9 +16,11 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
+from urllib.parse import quote
 
 from mailbridge.testing.behaviour import DEFAULT_KEYWORDS, Behaviour, Replies
 from mailbridge.testing.channel import Channel, Over
+from mailbridge.testing.expectations import Expectations
 from mailbridge.testing.faults import Fault, FaultPlan
 from mailbridge.testing.journal import Connection, Journal, ReceivedMessage
 from mailbridge.testing.listening import Listener, Path, listening_socket, server_context
@@ -32,7 +34,7 @@ __all__ = ["ScriptedServer"]
 JOIN_TIMEOUT = 3.0
 
 
-class ScriptedServer:
+class ScriptedServer(Expectations):
     """An SMTP server for tests that follows a script, or behaves well but for the faults it is given.
 
     With `dialogues` the first connection plays the first one, and so on; a further connection is a failure,
@@ -113,6 +115,8 @@ class ScriptedServer:
             data_reply=data_reply,
             final_replies=final_replies,
         )
+        #: What a client has to trust, where it is known: the option tls.ca_file.
+        self.ca_file: Path | None = certfile
         self._journal = Journal(unsettled=len(self._dialogues))
         self._listener: Listener | None = None
         self._lock = threading.Lock()
@@ -189,6 +193,17 @@ class ScriptedServer:
         """(host, port), or the path of the UNIX socket."""
         return self._unix_path if self._unix_path is not None else (self._host, self._port)
 
+    @property
+    def url(self) -> str:
+        """A configuration of mailbridge for it, with `ca_file` to trust if there is one; logins are added."""
+        where = f"[{self._host}]" if ":" in self._host else self._host
+        security = {None: "none", "starttls": "starttls", "implicit": "tls"}[self._behaviour.tls]
+        scheme = "lmtp" if self._behaviour.lmtp else "smtp"
+        if self._unix_path is not None:
+            raise ValueError("a UNIX socket has no URL: use host='unix:/path'")
+        trust = f"&tls.ca_file={quote(os.fspath(self.ca_file))}" if self.ca_file else ""
+        return f"{scheme}://{where}:{self._port}/?security={security}{trust}"
+
     # -- what it saw ------------------------------------------------------------------------------------
 
     @property
@@ -202,6 +217,22 @@ class ScriptedServer:
         """Every message committed so far, in order."""
         with self._journal.changed:
             return tuple(self._journal.messages)
+
+    @property
+    def round_trips(self) -> int:
+        """Those of all connections together; see `Connection.round_trips`."""
+        return sum(one.round_trips for one in self.connections)
+
+    def assert_connections(self, count: int) -> None:
+        """Exactly so many connections were opened; AssertionError shows what was said on them."""
+        if len(self.connections) != count:
+            raise AssertionError(f"not {count} connections: {self._journal.describe()}")
+
+    def assert_round_trips(self, *, at_most: int) -> None:
+        """The clients waited no more often; AssertionError shows what was said."""
+        if self.round_trips > at_most:
+            seen = f"{self.round_trips} round trips, at most {at_most} were expected"
+            raise AssertionError(f"{seen}: {self._journal.describe()}")
 
     @property
     def violations(self) -> tuple[str, ...]:
