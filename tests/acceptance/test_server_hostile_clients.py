@@ -354,7 +354,7 @@ class TestStartTls:
             caller.send(b"EHLO injected.test\r\n")
             time.sleep(0.1)  # for the bytes to arrive; later they would be refused too
             has_come.set()
-            with pytest.raises((OSError, ssl.SSLError)):
+            with pytest.raises((ConnectionError, ssl.SSLError)):
                 caller.start_tls(str(certificates.ca_file))
             room.wait_for("close")
             assert room.sessions[0].client_hostname == "client.test"
