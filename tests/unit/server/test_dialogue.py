@@ -165,10 +165,12 @@ class TestHooks:
             caller.hang_up_hard()
             assert wait_until(dialogue.finished.is_set, SECONDS)
             assert room.records.of("close") == [], "the connection counts as long as its hook runs"
+            assert room.reception._budget.lent > 0, "and its mail"
             may_go_on.set()
             assert has_ended.wait(SECONDS)
             room.wait_for("close")
             assert room.records.of("message"), "which has taken the mail"
+            assert room.reception._budget.lent == 0
 
     def test_their_threads_are_bounded(self) -> None:
         lock, inside, most = threading.Lock(), [0], [0]
