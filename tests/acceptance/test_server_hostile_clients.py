@@ -306,6 +306,16 @@ class TestEnds:
             caller.hello().send(b"NOOP\n" + b"x" * 500_000)
             assert caller.codes() == ["521"]
 
+    def test_the_line_stays_open_for_what_is_still_on_its_way(self) -> None:
+        """A reset would reach the proxy in between before it has passed the reply on."""
+        with mailroom() as room, Caller(room.port) as caller:
+            caller.hello()
+            assert caller.ask(b"NOOP\nNOOP").startswith("521 ")
+            for _ in range(10):
+                caller.send(b"NOOP\r\n")
+                time.sleep(0.01)
+            assert caller.codes() == []
+
     def test_a_client_that_does_not_hang_up_is_not_waited_for(self) -> None:
         with mailroom() as room, Caller(room.port) as caller:
             caller.hello()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailbridge.server.budget import Budget
-from mailbridge.server.input import MAX_LINE, Farewell, Input
+from mailbridge.server.input import MAX_LINE, Farewell, Input, _Content
 from mailbridge.server.rejection import Reject
 
 PLENTY = 1_000_000
@@ -158,6 +158,15 @@ class TestSizes:
             return await lines(source)
 
         assert run([b"x" * 1000] * 50 + [b"\r", b"\n.", b"\r\nNOOP\r\n"], read) == [b"NOOP\r\n"]
+
+    def test_too_much_is_not_kept(self) -> None:
+        async def main() -> None:
+            content = _Content(Input(seconds=5, pause=ignore, resume=ignore), 1000, ignore)
+            for _ in range(3):
+                content._add(b"x" * 1000)
+            assert len(content._kept) < 10
+
+        asyncio.run(main())
 
     def test_far_too_much_is_not(self) -> None:
         with pytest.raises(Farewell, match="far too big"):
