@@ -19,7 +19,7 @@ import pytest
 
 from tests.receiving import MAIL, SECONDS, mailroom
 from tests.servers.fixtures import ask_for
-from tests.servers.process import find_program, wait_until
+from tests.servers.process import MissingServerError, find_program, wait_until
 
 pytestmark = pytest.mark.needs("aiosmtpd")
 
@@ -94,11 +94,16 @@ class Server:
         return json.loads(self._process.stdout.readline())
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
+def limits() -> tuple[int, int]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < FILES:
-        pytest.skip(f"this machine allows only {hard} open files")
+        raise MissingServerError("a crowd", f"it needs {FILES} open files (ulimit -Hn), {hard} are allowed")
+    return soft, hard
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    soft, hard = ask_for(limits)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, FILES), hard))
     found = Server()
     yield found
