@@ -19,6 +19,7 @@ import pytest
 
 from mailbridge.errors import ConfigurationError
 from mailbridge.server import MailServer, Session
+from mailbridge.server.line import LINGER
 from tests.receiving import MAIL, SECONDS, Caller, mailroom
 from tests.servers.certificates import Certificates
 from tests.servers.process import wait_until
@@ -108,6 +109,19 @@ class TestStopping:
             assert caller.codes() == ["421"]
             (record,) = room.records.of("close")
             assert record.reason == "server stopped"
+
+    def test_the_idle_within_tls_are_told_and_not_waited_for(self, certificates: Certificates) -> None:
+        """An idle client does not look at its connection, and so does not end TLS from its side."""
+        tls = {"cert_file": certificates.good.cert_file, "key_file": certificates.good.key_file}
+        with mailroom(tls=tls) as room, Caller(room.port) as caller:
+            caller.hello()
+            caller.ask(b"STARTTLS")
+            caller.start_tls(str(certificates.ca_file))
+            caller.ask(b"EHLO client.test")
+            began = time.monotonic()
+            room.server.stop()
+            assert time.monotonic() - began < LINGER
+            assert caller.codes() == ["421"]
 
     def test_a_mail_on_its_way_is_still_taken(self) -> None:
         is_in_hook, may_go_on = threading.Event(), threading.Event()
