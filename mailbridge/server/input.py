@@ -80,7 +80,6 @@ class Input:
 
         Raises Farewell, and CancelledError at the end of the input.
         """
-        await asyncio.sleep(0)  # a thousand commands in one piece must not keep others waiting
         try:
             async with asyncio.timeout(self._seconds):
                 return await self._line()
