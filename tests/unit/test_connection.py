@@ -176,6 +176,14 @@ def test_a_session_is_connected_once() -> None:
             connection.connect()
 
 
+def test_an_empty_line_on_an_idle_session_is_nothing() -> None:
+    with ScriptedServer() as server, Mailer(config_for(server)) as mailer:
+        for _ in range(3):
+            mailer.send(RAW, envelope=ENVELOPE)
+            server.connections[0].push(b"\r\n")
+        assert len(server.connections) == 1
+
+
 def test_a_deadline_in_seconds() -> None:
     with (
         ScriptedServer(faults=[Fault("noop", "silence")]) as server,
