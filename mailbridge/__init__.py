@@ -8,9 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mailbridge.attachment import Attachment
     from mailbridge.channel import Channel, open_channel
     from mailbridge.config import SMTPConfig
     from mailbridge.connection import SMTPConnection
+    from mailbridge.content_files import FileContent
+    from mailbridge.defaults import MessageDefaults
+    from mailbridge.dkim_options import DKIMOptions
     from mailbridge.envelope import Envelope
     from mailbridge.errors import (
         AuthenticationFailed,
@@ -62,9 +66,13 @@ if TYPE_CHECKING:
     from mailbridge.session import Session
 
 _HOMES = {
+    "attachment": ("Attachment",),
     "channel": ("Channel", "open_channel"),
     "config": ("SMTPConfig",),
     "connection": ("SMTPConnection",),
+    "content_files": ("FileContent",),
+    "defaults": ("MessageDefaults",),
+    "dkim_options": ("DKIMOptions",),
     "envelope": ("Envelope",),
     "extensions": ("DSN", "DeliverBy", "EnvelopeOptions", "Recipient"),
     "mailer": ("Mailer",),
@@ -88,8 +96,10 @@ _HOMES = {
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "DKIMOptions",
     "DSN",
     "AccessToken",
+    "Attachment",
     "AuthenticationFailed",
     "CertificateRejected",
     "Channel",
@@ -101,6 +111,7 @@ __all__ = [
     "DeliverBy",
     "Envelope",
     "EnvelopeOptions",
+    "FileContent",
     "FileTokenStore",
     "GreetingRefused",
     "InvalidAddress",
@@ -109,6 +120,7 @@ __all__ = [
     "MailbridgeError",
     "MemoryTokenStore",
     "Message",
+    "MessageDefaults",
     "MessageRefused",
     "MessageTooLarge",
     "NameNotResolved",

@@ -66,7 +66,11 @@ class Session:
         """As `Mailer.send`."""
         self._progress = progress
         limit = Deadline.after(deadline, self._clock).within(self._config.timeouts.total)
-        self._lane = lane_of(priority or (message.priority if isinstance(message, Message) else None))
+        self._lane = lane_of(
+            priority
+            or (message.priority if isinstance(message, Message) else None)
+            or self._config.defaults.priority
+        )
         outgoing, rendered = prepared(message, envelope, self._config)
         began, self._connection_id = self._clock(), None
         try:
