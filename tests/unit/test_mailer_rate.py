@@ -298,6 +298,18 @@ class TestPriority:
             barrier.permits = 6
         assert senders(server) == ["high1", "high2", "normal1", "normal2", "low1", "low2"]
 
+    def test_the_default_priority_is_that_of_messages_without_one(self) -> None:
+        barrier = Barrier()
+        with (
+            ScriptedServer() as server,
+            mailer_to(server, rate=barrier, pool={"max_size": 1}, defaults={"priority": "low"}) as mailer,
+            sending(mailer) as start,
+        ):
+            start(mail("bulk"))
+            start(mail("normal", priority="normal"))
+            barrier.permits = 2
+        assert senders(server) == ["normal", "bulk"]
+
     def test_a_high_one_overtakes_those_that_wait_for_a_connection(self) -> None:
         with ScriptedServer() as server, mailer_to(server, pool={"max_size": 1}) as mailer:
             with mailer.session() as session:
