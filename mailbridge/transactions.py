@@ -50,7 +50,7 @@ def mail_parameters(
     rendered, body = _body(envelope, rendered, capabilities)
     parameters += body
     if "SIZE" in capabilities:
-        _require_size(rendered.size, capabilities.size_limit)
+        _require_size(envelope, rendered.size, capabilities.size_limit)
         parameters.append(f"SIZE={rendered.size}")
     parameters += _wishes(envelope, rendered, capabilities, is_verified=is_verified)
     require_length(commands.mail_from(envelope.sender, parameters), parameters)
@@ -147,12 +147,13 @@ def _seven_bit(rendered: Rendered) -> Rendered:
     raise InvalidMessage(f"body='7bit' is asked for, which is impossible. {why}", stage="mail_from")
 
 
-def _require_size(size: int, limit: int | None) -> None:
+def _require_size(envelope: Envelope, size: int, limit: int | None) -> None:
     if limit is not None and size > limit:
         raise MessageTooLarge(
             f"The message has {size} bytes, and the server takes no more than {limit}",
             size=size,
             limit=limit,
+            sender=envelope.sender,
             stage="mail_from",
         )
 
