@@ -42,7 +42,7 @@ def mail_parameters(
     if envelope.needs_smtputf8 or rendered.needs_smtputf8:
         if "SMTPUTF8" not in capabilities:
             raise NotSupported(
-                "An address or header field needs SMTPUTF8, which the server does not offer",
+                f"{_needing_utf8(envelope)} needs SMTPUTF8, which the server does not offer",
                 extension="SMTPUTF8",
                 stage="mail_from",
             )
@@ -103,6 +103,12 @@ def recipient_groups(
             hint="Send to fewer recipients at once, or allow partial='deliver'.",
         )
     return [tuple(group) for group in groups]
+
+
+def _needing_utf8(envelope: Envelope) -> str:
+    mailboxes = (envelope.sender_mailbox, *envelope.mailboxes)
+    addresses = [each.addr_spec for each in mailboxes if each is not None and each.needs_smtputf8]
+    return f"The address {addresses[0]}" if addresses else "A header field"
 
 
 def _body(envelope: Envelope, rendered: Rendered, capabilities: Capabilities) -> tuple[Rendered, list[str]]:
