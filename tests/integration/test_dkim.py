@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from email import policy
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,16 +54,19 @@ def server(request: pytest.FixtureRequest) -> tuple[Postfix | Exim, Any]:
 
 
 @pytest.mark.parametrize("canonicalization", ["relaxed/relaxed", "simple/simple"])
-@pytest.mark.parametrize("kind", ["message", "email message", "bytes"])
+@pytest.mark.parametrize("kind", ["message", "email message", "bytes", "file"])
 def test_both_signatures_are_valid_where_it_arrived(
-    server: tuple[Postfix | Exim, Any], mailer: StartMailer, kind: str, canonicalization: str
+    server: tuple[Postfix | Exim, Any], mailer: StartMailer, kind: str, canonicalization: str, tmp_path: Path
 ) -> None:
     stored, endpoint = server
     keys = rsa_key(), ed25519_key()
     client: Mailer = mailer(
         endpoint, dkim=[{**key.options, "canonicalization": canonicalization} for key in keys]
     )
-    made = everything() if kind == "message" else eight_bit() if kind == "email message" else raw()
+    made: Any = everything() if kind == "message" else eight_bit() if kind == "email message" else raw()
+    if kind == "file":
+        made, content = tmp_path / "mail.eml", made + b".. text \t \r\n\r\n" * 100_000  # stays in the file
+        made.write_bytes(content)
     result = client.send(made, envelope=ENVELOPE)
     assert result.message_id is not None
     (content,) = stored.delivered(result.message_id)
