@@ -143,13 +143,20 @@ class Session:
                     final = error
                     break
             else:
-                self._router.note(stop.upstream, None)
-                self.failure = None
+                self._note_success(stop.upstream)
                 return result
         else:
             final = next((error for error in reversed(failed) if error.is_transient), failed[-1])
         self.failure = None if is_any_reached else final
         raise final
+
+    def _note_success(self, upstream: Upstream) -> None:
+        self.failure = None
+        try:
+            self._router.note(upstream, None)
+        except BaseException as interrupt:  # while that is logged: the result is lost, the message is not
+            interrupt.outcome_unknown = True  # type: ignore[attr-defined]  # also on KeyboardInterrupt
+            raise
 
     def _go_to(self, upstream: Upstream) -> None:
         if self._upstream is not upstream:
