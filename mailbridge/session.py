@@ -128,7 +128,8 @@ class Session:
         """
         failed: list[MailbridgeError] = []
         is_any_reached = False
-        for stop in self._router.tour(trail, preferred=self._upstream if self._lease is not None else None):
+        preferred = self._upstream if self._lease is not None else None
+        for stop in self._router.tour(trail, limit, preferred=preferred):
             if failed:
                 self._config.log.failed_over(failed[-1], stop.upstream.name)
             self._go_to(stop.upstream)

@@ -271,6 +271,29 @@ def test_a_session_that_falls_silent_leaves_time_for_the_others_too() -> None:
         assert both.taken == ({1: 1}, {2: 1})
 
 
+def test_a_probe_has_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as the server was left alone, and not the ten seconds that a greeting may take else."""
+    monkeypatch.setattr("mailbridge.server_breaker.FIRST_COOLDOWN", 0.3)
+    silent = Fault("greeting", "silence", connection=None, occurrence=None)
+    with pair(silent) as both:
+        both.send(1, deadline=0.6)
+        both.wait(0.3)
+        began = time.monotonic()
+        result = both.send(2)
+        assert time.monotonic() - began < 0.3 + MARGIN
+        assert type(result.failed_servers[both.names[0]]) is ConnectTimeout
+        assert len(both.first.connections) == 2
+        assert both.taken == ({}, {1: 1, 2: 1})
+
+
+@pytest.mark.parametrize("step", ["mail", "data"])
+def test_a_server_may_have_a_time_limit_of_its_own_for_a_whole_send(step: str) -> None:
+    with pair(fault_at(step, "silence"), first={"timeouts": {"total": 0.3}}) as both:
+        result = both.send(1)
+        assert type(result.failed_servers[both.names[0]]) is DeadlineExceeded
+        assert both.taken == ({}, {1: 1})
+
+
 def test_the_time_for_the_send_ends_it_whoever_is_left() -> None:
     silent = Fault("greeting", "silence", connection=None, occurrence=None)
     with pair(silent) as both:
