@@ -207,7 +207,8 @@ class Session:
     def _borrow(self, limit: Deadline, stop: Stop, *, fresh: bool = False) -> Lease[SMTPConnection]:
         if self._lease is not None:
             # The look that the pool takes; what lies there was not said to this message.
-            if self._lease.thing.unusable_reason() is None and self._lease.use_again():
+            is_good = self._lease.thing.unusable_reason() is None
+            if is_good and not self._lease.pool.is_wanted_before(self._lane) and self._lease.use_again():
                 return self._lease
             self.release()
         try:

@@ -327,6 +327,30 @@ class TestPriority:
         assert senders(server)[:2] == ["holder", "high"]
         assert len(server.messages) == 22
 
+    @pytest.mark.parametrize(("priority", "place"), [("high", 1), ("normal", 3), ("low", 3)])
+    def test_a_batch_hands_its_connection_to_what_is_more_urgent(self, priority: Any, place: int) -> None:
+        release = threading.Event()
+
+        def held(message: ReceivedMessage) -> None:
+            release.wait(PATIENCE)
+
+        with (
+            ScriptedServer(final_replies=held) as server,
+            mailer_to(server, pool={"max_size": 1}, timeout=60) as mailer,
+        ):
+            batch = threading.Thread(target=mailer.send_many, args=([mail(f"bulk{n}") for n in range(3)],))
+            other = threading.Thread(target=mailer.send, args=(mail("other", priority=priority),))
+            batch.start()
+            until(lambda: mailer.stats().lent == 1)
+            other.start()
+            until(lambda: mailer.stats().waiting == 1)
+            release.set()
+            for thread in (batch, other):
+                thread.join(PATIENCE)
+        assert senders(server).index("other") == place
+        assert len(server.messages) == 4
+        assert len(server.connections) == 1
+
     def test_a_batch_has_one_priority(self) -> None:
         barrier = Barrier()
         with (
