@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from mailbridge.results import Reply, SendResult, Stage, VerifyReport
     from mailbridge.secret import Secret
     from mailbridge.server_options import ServerOptions
+    from mailbridge.server_stats import ServerStats
     from mailbridge.session import Session
 
 _HOMES = {
@@ -91,6 +92,7 @@ _HOMES = {
     "results": ("Reply", "SendResult", "Stage", "VerifyReport"),
     "secret": ("Secret",),
     "server_options": ("ServerOptions",),
+    "server_stats": ("ServerStats",),
     "session": ("Session",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -151,6 +153,7 @@ __all__ = [
     "SendResult",
     "SenderRefused",
     "ServerOptions",
+    "ServerStats",
     "Session",
     "Stage",
     "TLSFailed",
