@@ -8,9 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mailbridge.attachment import Attachment
     from mailbridge.channel import Channel, open_channel
     from mailbridge.config import SMTPConfig
     from mailbridge.connection import SMTPConnection
+    from mailbridge.content_files import FileContent
+    from mailbridge.defaults import MessageDefaults
+    from mailbridge.dkim_options import DKIMOptions
     from mailbridge.envelope import Envelope
     from mailbridge.errors import (
         AuthenticationFailed,
@@ -59,12 +63,17 @@ if TYPE_CHECKING:
     from mailbridge.results import Reply, SendResult, Stage, VerifyReport
     from mailbridge.secret import Secret
     from mailbridge.server_options import ServerOptions
+    from mailbridge.server_stats import ServerStats
     from mailbridge.session import Session
 
 _HOMES = {
+    "attachment": ("Attachment",),
     "channel": ("Channel", "open_channel"),
     "config": ("SMTPConfig",),
     "connection": ("SMTPConnection",),
+    "content_files": ("FileContent",),
+    "defaults": ("MessageDefaults",),
+    "dkim_options": ("DKIMOptions",),
     "envelope": ("Envelope",),
     "extensions": ("DSN", "DeliverBy", "EnvelopeOptions", "Recipient"),
     "mailer": ("Mailer",),
@@ -83,13 +92,16 @@ _HOMES = {
     "results": ("Reply", "SendResult", "Stage", "VerifyReport"),
     "secret": ("Secret",),
     "server_options": ("ServerOptions",),
+    "server_stats": ("ServerStats",),
     "session": ("Session",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "DKIMOptions",
     "DSN",
     "AccessToken",
+    "Attachment",
     "AuthenticationFailed",
     "CertificateRejected",
     "Channel",
@@ -101,6 +113,7 @@ __all__ = [
     "DeliverBy",
     "Envelope",
     "EnvelopeOptions",
+    "FileContent",
     "FileTokenStore",
     "GreetingRefused",
     "InvalidAddress",
@@ -109,6 +122,7 @@ __all__ = [
     "MailbridgeError",
     "MemoryTokenStore",
     "Message",
+    "MessageDefaults",
     "MessageRefused",
     "MessageTooLarge",
     "NameNotResolved",
@@ -139,6 +153,7 @@ __all__ = [
     "SendResult",
     "SenderRefused",
     "ServerOptions",
+    "ServerStats",
     "Session",
     "Stage",
     "TLSFailed",

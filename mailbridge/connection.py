@@ -239,7 +239,7 @@ class SMTPConnection:
         says when each transaction may begin.
         """
         limit = self._limit(deadline)
-        if envelope is not None and isinstance(content, Rendered):
+        if envelope is not None and isinstance(content, Rendered):  # its owner closes it
             return self._send(envelope, content, limit, progress, pace)
         self._opened()
         message = as_bytes(content) if isinstance(content, str) else content
@@ -247,8 +247,7 @@ class SMTPConnection:
         try:
             return self._send(envelope, rendered, limit, progress, pace)
         finally:
-            if rendered is not content:
-                rendered.close()
+            rendered.close()
 
     def _send(
         self,

@@ -30,7 +30,7 @@ class FileContent:
     opened stays open.
     """
 
-    __slots__ = ("__weakref__", "_is_binary", "_plain", "_release", "size")
+    __slots__ = ("__weakref__", "_head", "_is_binary", "_origin", "_plain", "_release", "size")
 
     def __init__(
         self,
@@ -41,6 +41,8 @@ class FileContent:
         release: Callable[[], None] | None = None,
     ) -> None:
         self.size = size
+        self._head = b""
+        self._origin: FileContent | None = None
         self._plain = plain
         self._is_binary = is_binary
         # Also where nobody calls `close`: a message that was rendered but never sent.
@@ -53,6 +55,13 @@ class FileContent:
         """All of it, in memory."""
         return b"".join(self.pieces())
 
+    def behind(self, head: bytes) -> "FileContent":
+        """This content with `head` in front of it. To close that closes nothing: the file is this one's."""
+        twin = FileContent(self._plain, self.size + len(head), is_binary=self._is_binary)
+        twin._head = head + self._head
+        twin._origin = self  # keeps it from letting go
+        return twin
+
     def pieces(self) -> Iterator[bytes]:
         """The content from its beginning, in pieces of about 256 KiB.
 
@@ -60,7 +69,7 @@ class FileContent:
         """
         with self._plain.opened() as descriptor:
             self._plain.require_unchanged(descriptor)
-            size, held = 0, b""
+            size, held = len(self._head), self._head
             for piece in cleaned(self._plain.read(descriptor), is_binary=self._is_binary):
                 size += len(piece)
                 if size > self.size:

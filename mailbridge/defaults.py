@@ -13,8 +13,9 @@ from typing import Any
 
 from mailbridge.errors import InvalidMessage
 from mailbridge.fields import as_address, as_addresses
-from mailbridge.message import Message, Priority
+from mailbridge.message import Message
 from mailbridge.options import as_switch, invalid
+from mailbridge.priorities import Priority
 
 __all__ = ["MessageDefaults"]
 

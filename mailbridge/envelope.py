@@ -156,10 +156,6 @@ class Envelope:
         is_soft = "DSN" not in self.require and not self.recipient_options
         return replace(self, dsn=dsn, prefer=(*self.prefer, "DSN") if is_soft else self.prefer)
 
-    def wishes_of(self, address: str) -> Recipient | None:
-        """What is wished for the recipient `address` alone."""
-        return next((each for each in self.recipient_options if each.address == address), None)
-
     @property
     def needs_smtputf8(self) -> bool:
         """Whether an address in it can only be sent with SMTPUTF8 (RFC 6531)."""

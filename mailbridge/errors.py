@@ -4,7 +4,7 @@
     ├─ ConfigurationError (ValueError)               cannot work; raised when built, never retried
     ├─ InvalidMessage (ValueError)
     │  ├─ InvalidAddress
-    │  └─ MessageTooLarge                            .size .limit
+    │  └─ MessageTooLarge (smtplib.SMTPSenderRefused)    .size .limit
     ├─ ConnectFailed (ConnectionError)               no session came to be: safe to retry
     │  ├─ NameNotResolved (socket.gaierror)
     │  ├─ NobodyListens (ConnectionRefusedError)
@@ -174,14 +174,18 @@ class InvalidAddress(InvalidMessage):
     """An address that can't stand in an envelope, or would mean something else there."""
 
 
-class MessageTooLarge(InvalidMessage):
+class MessageTooLarge(InvalidMessage, smtplib.SMTPSenderRefused):  # type: ignore[misc]  # as SenderRefused
     """The message is larger than the server's announced limit (RFC 1870); nothing of it was written.
 
     `size` and `limit` are in bytes. With the option `disable=["size"]` the server is left to say so.
+    Caught, as what smtplib makes of the server's refusal, by its name there; `smtp_code` is 552, which
+    that would have.
     """
 
-    def __init__(self, message: str, *, size: int, limit: int, **details: Any) -> None:
+    def __init__(self, message: str, *, size: int, limit: int, sender: str = "", **details: Any) -> None:
         super().__init__(message, **details)
+        self.smtp_code = 552
+        self.sender = sender
         self.size = size
         self.limit = limit
 

@@ -106,7 +106,8 @@ class Mailer:
         A message that is refused or invalid does not stop the others. If no session can be had
         at all, the rest is not tried, and that error stands for each of them. With
         `on_error="stop"` the list ends with the first error. `deadline` and `priority` are those of each
-        message. Where there is a rate, others may have the session in between.
+        message. The session is lent to others in between where there is a rate, or mail of a higher
+        priority waits.
         """
         outcomes: list[SendResult | MailbridgeError] = []
         with _doubt_if_lost(outcomes), self.session() as session:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.message import EmailMessage
-from typing import Literal
 
 from mailbridge.attachment import Attachment, Disposition, Source, read_attachment
 from mailbridge.envelope import Envelope
@@ -26,10 +25,9 @@ from mailbridge.fields import (
     unsubscribe_fields,
 )
 from mailbridge.mime import POLICY, body_part
+from mailbridge.priorities import Priority
 
-__all__ = ["Attachment", "Message", "Priority"]
-
-Priority = Literal["high", "normal", "low"]
+__all__ = ["Attachment", "Message"]
 
 # What a Message says itself; a second one, or a Bcc that reaches nobody, is never meant.
 _OWN_FIELDS = frozenset(

@@ -168,9 +168,9 @@ class Timeouts:
 
     `dns` 30: name resolution. `connect` 30: one deadline over all addresses and the TLS handshake.
     `greeting` 30: the server's first line. `command` 60: the answer to one command. `data` 300:
-    writing the content. `final` 600: the answer to the final dot (RFC 5321 section 4.5.3.2.6 asks
-    for ten minutes, since a shorter wait makes duplicates). `total`: one send, with waiting for a
-    connection, dialing, TLS, AUTH and content.
+    writing the content, anew for every 32 MiB. `final` 600: the answer to the final dot (RFC 5321
+    section 4.5.3.2.6 asks for ten minutes, since a shorter wait makes duplicates). `total`: one send,
+    with waiting for a connection, dialing, TLS, AUTH and content.
     """
 
     dns: float | None = 30.0

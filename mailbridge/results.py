@@ -62,7 +62,9 @@ class Reply:
 class SendResult:
     """A message that the server accepted, and how.
 
-    `rejected` names the recipients that were refused while others were accepted. `timings` are
+    `rejected` names the recipients that were refused while others were accepted; where the server
+    takes them in several transactions (LIMITS, RFC 9422) and a later one was lost unsent, the reply
+    is 451 4.4.2 and made here. `timings` are
     seconds under the keys queue, dns, connect, tls, auth, envelope, data, total. `message_size`
     is in bytes, as sent but before dot-stuffing. `round_trips` counts the waits for the server
     that this message cost, a new session's opening included. With several servers `server` is the one

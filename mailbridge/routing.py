@@ -12,7 +12,7 @@ from math import inf
 from typing import Protocol, TypeVar
 
 from mailbridge.errors import MailbridgeError
-from mailbridge.net.deadline import Deadline
+from mailbridge.net.deadline import NEVER, Deadline
 from mailbridge.upstream import Upstream
 
 
@@ -61,24 +61,27 @@ def _drawn(servers: Sequence[Weighted], random: Callable[[], float]) -> int:
 class Stop:
     """A server to try now, with the seconds that its session may take to open (infinity: no limit).
 
-    `others` counts the servers behind it that nothing is known against.
+    `others` counts the servers behind it that nothing is known against; they share what is left of `whole`,
+    the time for the send.
     """
 
     upstream: Upstream
     patience: float
     others: int
+    whole: Deadline = NEVER
 
     def opening_limit(self, limit: Deadline) -> Deadline:
-        """When its session must be open: not so late that the others have no time left."""
-        seconds = min(self.patience, self._share(limit))
+        """When its session must be open, within `limit`: not so late that the others have no time left."""
+        seconds = min(self.patience, self._share)
         return limit if seconds == inf else limit.within(seconds)
 
     def sending_limit(self, limit: Deadline) -> Deadline:
         """The time for a message. Its content, and the answer to that, can't be cut short to no harm."""
-        return limit.with_commands_within(self._share(limit)) if self.others else limit
+        return limit.with_commands_within(self._share) if self.others else limit
 
-    def _share(self, limit: Deadline) -> float:
-        left = limit.remaining
+    @property
+    def _share(self) -> float:
+        left = self.whole.remaining
         return inf if left is None or not self.others else left / (self.others + 1)
 
 
@@ -121,8 +124,10 @@ class Router:
         self.upstreams = tuple(upstreams)
         self._random = random
 
-    def tour(self, trail: Trail, *, preferred: Upstream | None = None) -> Iterator[Stop]:
-        """The servers to offer one message to, until one has it.
+    def tour(
+        self, trail: Trail, whole: Deadline = NEVER, *, preferred: Upstream | None = None
+    ) -> Iterator[Stop]:
+        """The servers to offer one message to, until one has it or `whole`, the time for it, is over.
 
         Those that are passed over come last, who is due soonest first: no message is refused without
         having been offered to everybody. A server is asked whether it is passed over when its turn comes.
@@ -138,7 +143,8 @@ class Router:
                 trail.note_passed_over(upstream)
                 passed_over.append(upstream)
             else:
-                yield Stop(upstream, patience, sum(not each.breaker.is_open for each in order[number:]))
+                others = sum(not each.breaker.is_open for each in order[number:])
+                yield Stop(upstream, patience, others, whole)
         for upstream in sorted(passed_over, key=lambda each: each.breaker.seconds_left):
             yield Stop(upstream, inf, 0)
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from mailbridge.config import SMTPConfig
 from mailbridge.conversation import Conversation, complete
 from mailbridge.envelope import Envelope
-from mailbridge.errors import ConnectionLost, InvalidMessage, MailbridgeError, RecipientsRefused, Refused
+from mailbridge.errors import ConnectionLost, InvalidMessage, MailbridgeError, RecipientsRefused
 from mailbridge.flows.content import Progress
 from mailbridge.flows.delivery import Delivered, Transaction, delivery
 from mailbridge.net.deadline import Deadline
@@ -202,11 +202,8 @@ class Sending:
         if self._pace is not None:
             self._pace.begin(deadline)
         self._transactions += 1
-        try:
-            delivered = self._talk.run(delivery(self._talk.wire, transaction), deadline)
-        except Refused:
-            self.needs_reset = True
-            raise
+        self.needs_reset = True  # unless it succeeds: refused, or given up before the content
+        delivered = self._talk.run(delivery(self._talk.wire, transaction), deadline)
         self.needs_reset = False
         return delivered
 

@@ -66,7 +66,11 @@ class Session:
         """As `Mailer.send`."""
         self._progress = progress
         limit = Deadline.after(deadline, self._clock).within(self._config.timeouts.total)
-        self._lane = lane_of(priority or (message.priority if isinstance(message, Message) else None))
+        self._lane = lane_of(
+            priority
+            or (message.priority if isinstance(message, Message) else None)
+            or self._config.defaults.priority
+        )
         outgoing, rendered = prepared(message, envelope, self._config)
         began, self._connection_id = self._clock(), None
         try:
@@ -124,7 +128,8 @@ class Session:
         """
         failed: list[MailbridgeError] = []
         is_any_reached = False
-        for stop in self._router.tour(trail, preferred=self._upstream if self._lease is not None else None):
+        preferred = self._upstream if self._lease is not None else None
+        for stop in self._router.tour(trail, limit, preferred=preferred):
             if failed:
                 self._config.log.failed_over(failed[-1], stop.upstream.name)
             self._go_to(stop.upstream)
@@ -139,13 +144,20 @@ class Session:
                     final = error
                     break
             else:
-                self._router.note(stop.upstream, None)
-                self.failure = None
+                self._note_success(stop.upstream)
                 return result
         else:
             final = next((error for error in reversed(failed) if error.is_transient), failed[-1])
         self.failure = None if is_any_reached else final
         raise final
+
+    def _note_success(self, upstream: Upstream) -> None:
+        self.failure = None
+        try:
+            self._router.note(upstream, None)
+        except BaseException as interrupt:  # while that is logged: the result is lost, the message is not
+            interrupt.outcome_unknown = True  # type: ignore[attr-defined]  # also on KeyboardInterrupt
+            raise
 
     def _go_to(self, upstream: Upstream) -> None:
         if self._upstream is not upstream:
@@ -195,7 +207,8 @@ class Session:
     def _borrow(self, limit: Deadline, stop: Stop, *, fresh: bool = False) -> Lease[SMTPConnection]:
         if self._lease is not None:
             # The look that the pool takes; what lies there was not said to this message.
-            if self._lease.thing.unusable_reason() is None and self._lease.use_again():
+            is_good = self._lease.thing.unusable_reason() is None
+            if is_good and not self._lease.pool.is_wanted_before(self._lane) and self._lease.use_again():
                 return self._lease
             self.release()
         try:

@@ -4,15 +4,18 @@ What can't be signed is refused: with a key configured, no message goes out unsi
 signed by others is not changed, and gets ours in addition. Verifying is the business of receivers.
 """
 
-import re
+import itertools
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
+from mailbridge.content_files import PIECE_SIZE, FileContent
+from mailbridge.dkim_body import BodyHash
 from mailbridge.dkim_options import DKIMOptions, signing_key
 from mailbridge.errors import InvalidMessage, NotSupported
 from mailbridge.rendering import Rendered
@@ -36,7 +39,8 @@ _SIGNED = (
     *("resent-cc", "resent-message-id", "list-id", "list-help", "list-subscribe", "list-post"),
     *("list-owner", "list-archive"),
 )
-_BLANKS = re.compile(rb"[\t ]+")
+# Bytes; far more than any server takes.
+_MOST_HEAD = 4 << 20
 
 
 def signed(
@@ -46,48 +50,60 @@ def signed(
 
     What is 8-bit and not signed by others is encoded before, so that no relay has to (RFC 6376
     section 5.3). Raises InvalidMessage for what can't be signed: no From field, or several;
-    malformed fields; binary content, and what is so large that it is not held in memory.
+    malformed fields; binary content.
     """
     if not keys:
         return rendered
-    rendered, content = _settled(rendered)
-    head, body = _head_and_body(content)
-    # Each is made without the others: they do not vouch for each other.
-    signatures = [_signature(head, body, key, now()) for key in keys]
-    return replace(rendered, content=b"".join([*signatures, content]), is_signed=True)
-
-
-def _settled(rendered: Rendered) -> tuple[Rendered, bytes]:
-    """The message in its last form, and its bytes."""
-    content = rendered.content
-    if rendered.is_binary or not isinstance(content, bytes):
-        what = "Binary content" if rendered.is_binary else "So large a message from a file or an iterator"
+    if rendered.is_binary:
         raise InvalidMessage(
-            f"{what} can't be signed with DKIM",
-            hint="Send it through a mailer without `dkim`, or as a message.",
+            "Binary content can't be signed with DKIM", hint="Send it without body='binarymime'."
         )
-    try:
+    # Not possible with UTF-8 in header fields, parts that are signed, and what stays in a file: such
+    # mail goes to servers with 8BITMIME alone.
+    with suppress(NotSupported):
         rendered = rendered.seven_bit()
-    except NotSupported:  # UTF-8 in header fields, or a part that is signed: for servers with 8BITMIME alone
-        return rendered, content
+    head, hashes = _read(rendered.content, {key.canonicalization.partition("/")[2] for key in keys})
+    # Each is made without the others: they do not vouch for each other.
+    moment = now()
+    signatures = b"".join(
+        _signature(head, hashes[key.canonicalization.partition("/")[2]], key, moment) for key in keys
+    )
     content = rendered.content
-    assert isinstance(content, bytes)  # noqa: S101  # as it was
-    return rendered, content
+    return replace(
+        rendered,
+        content=signatures + content if isinstance(content, bytes) else content.behind(signatures),
+        is_signed=True,
+    )
 
 
-def _head_and_body(content: bytes) -> tuple[bytes, bytes]:
-    """The header fields, each with its CRLF, and what follows the empty line."""
-    if content.startswith(b"\r\n"):
-        return b"", content[2:]
-    head, _, body = content.partition(b"\r\n\r\n")
-    return head.removesuffix(b"\r\n") + b"\r\n", body
+def _read(content: bytes | FileContent, kinds: set[str]) -> tuple[bytes, dict[str, bytes]]:
+    """The header fields, each with its CRLF, and the hash of the body by each kind of canonicalization."""
+    pieces = _in_pieces(content) if isinstance(content, bytes) else content.pieces()
+    start = b""
+    # The empty line may come at once, before any field.
+    for piece in pieces:
+        start += piece
+        if start.startswith(b"\r\n") or b"\r\n\r\n" in start:
+            break
+        if len(start) > _MOST_HEAD:
+            raise InvalidMessage(f"The header fields are longer than {_MOST_HEAD} bytes")
+    head, _, body = (b"\r\n" + start).partition(b"\r\n\r\n")
+    hashes = {kind: BodyHash(relaxed=kind == "relaxed") for kind in kinds}
+    for piece in itertools.chain([body], pieces):
+        for each in hashes.values():
+            each.feed(piece)
+    return head[2:].removesuffix(b"\r\n") + b"\r\n", {kind: each.value() for kind, each in hashes.items()}
 
 
-def _signature(head: bytes, body: bytes, options: DKIMOptions, now: float) -> bytes:
+def _in_pieces(content: bytes) -> Iterator[bytes]:
+    return (content[start : start + PIECE_SIZE] for start in range(0, len(content), PIECE_SIZE))
+
+
+def _signature(head: bytes, body_hash: bytes, options: DKIMOptions, now: float) -> bytes:
     """The whole field, with its CRLF. No error leaves with the library's frames, which hold the key."""
     outer = sys.exception()
     try:
-        return _made(head, body, options, now)
+        return _made(head, body_hash, options, now)
     except InvalidMessage:
         raise
     except Exception as error:
@@ -100,20 +116,17 @@ def _signature(head: bytes, body: bytes, options: DKIMOptions, now: float) -> by
     raise InvalidMessage(f"The message can't be signed with DKIM for {options.domain}: {problem}")
 
 
-def _made(head: bytes, body: bytes, options: DKIMOptions, now: float) -> bytes:
+def _made(head: bytes, body_hash: bytes, options: DKIMOptions, now: float) -> bytes:
     algorithm, key = signing_key(options.private_key)
     if head[:1] in (b" ", b"\t"):
         raise InvalidMessage("The message begins with white space, not with a header field")
     signer: Any = import_module("dkim").DKIM(head)
-    # Its own expression for blanks at the end of lines takes quadratic time for many blanks; so they are
-    # one already, which is half of "relaxed". For "simple" the body stays as it is.
-    signer.body = _BLANKS.sub(b" ", body) if options.canonicalization.endswith("/relaxed") else body
     present = Counter(name.lower().decode("ascii") for name, _ in signer.headers)
     if present["from"] != 1:
         raise InvalidMessage(
             f"The message has {present['from']} From fields, and DKIM signs one (RFC 6376 section 5.4)"
         )
-    _add_times(signer, now, options.expires)
+    _complete(signer, body_hash, now, options.expires)
     field: bytes = signer.sign(
         selector=options.selector.encode(),
         domain=options.domain.encode(),
@@ -139,17 +152,17 @@ def _fields_to_sign(present: Counter[str], wanted: tuple[str, ...]) -> Iterator[
         yield from [name] * present[name]
 
 
-def _add_times(signer: Any, now: float, expires: float | None) -> None:
-    """Have the tag t= say `now`, and x= the end, which dkimpy does not write (RFC 6376 section 3.5)."""
+def _complete(signer: Any, body_hash: bytes, now: float, expires: float | None) -> None:
+    """Have the tag bh= be `body_hash`, t= say `now`, and x= the end, which dkimpy does not write
+    (RFC 6376 section 3.5). It was given no body, since it takes whole ones only."""
     make = signer.gen_header
 
-    def make_with_times(fields: list[tuple[bytes, bytes]], *rest: Any, **more: Any) -> bytes:
-        place = [name for name, _ in fields].index(b"t")
-        times = [(b"t", b"%d" % now)]
+    def make_completed(fields: list[tuple[bytes, bytes]], *rest: Any, **more: Any) -> bytes:
+        known = {b"bh": body_hash, b"t": b"%d" % now}
+        fields[:] = [(name, known.get(name, value)) for name, value in fields]
         if expires is not None:
-            times.append((b"x", b"%d" % (now + expires)))
-        fields[place : place + 1] = times
+            fields.insert([name for name, _ in fields].index(b"t") + 1, (b"x", b"%d" % (now + expires)))
         made: bytes = make(fields, *rest, **more)
         return made
 
-    signer.gen_header = make_with_times
+    signer.gen_header = make_completed

@@ -42,7 +42,7 @@ def mail_parameters(
     if envelope.needs_smtputf8 or rendered.needs_smtputf8:
         if "SMTPUTF8" not in capabilities:
             raise NotSupported(
-                "An address or header field needs SMTPUTF8, which the server does not offer",
+                f"{_needing_utf8(envelope)} needs SMTPUTF8, which the server does not offer",
                 extension="SMTPUTF8",
                 stage="mail_from",
             )
@@ -50,7 +50,7 @@ def mail_parameters(
     rendered, body = _body(envelope, rendered, capabilities)
     parameters += body
     if "SIZE" in capabilities:
-        _require_size(rendered.size, capabilities.size_limit)
+        _require_size(envelope, rendered.size, capabilities.size_limit)
         parameters.append(f"SIZE={rendered.size}")
     parameters += _wishes(envelope, rendered, capabilities, is_verified=is_verified)
     require_length(commands.mail_from(envelope.sender, parameters), parameters)
@@ -105,6 +105,12 @@ def recipient_groups(
     return [tuple(group) for group in groups]
 
 
+def _needing_utf8(envelope: Envelope) -> str:
+    mailboxes = (envelope.sender_mailbox, *envelope.mailboxes)
+    addresses = [each.addr_spec for each in mailboxes if each is not None and each.needs_smtputf8]
+    return f"The address {addresses[0]}" if addresses else "A header field"
+
+
 def _body(envelope: Envelope, rendered: Rendered, capabilities: Capabilities) -> tuple[Rendered, list[str]]:
     """The message in the form that was wished or is needed, and the parameter that says so."""
     if rendered.is_binary or envelope.body == "binarymime":
@@ -147,12 +153,13 @@ def _seven_bit(rendered: Rendered) -> Rendered:
     raise InvalidMessage(f"body='7bit' is asked for, which is impossible. {why}", stage="mail_from")
 
 
-def _require_size(size: int, limit: int | None) -> None:
+def _require_size(envelope: Envelope, size: int, limit: int | None) -> None:
     if limit is not None and size > limit:
         raise MessageTooLarge(
             f"The message has {size} bytes, and the server takes no more than {limit}",
             size=size,
             limit=limit,
+            sender=envelope.sender,
             stage="mail_from",
         )
 

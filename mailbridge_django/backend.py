@@ -133,8 +133,10 @@ class EmailBackend(ConfiguredBackend):
         chosen = resolved_config(self._resolver, message, self._alias_name) if self._resolver else None
         return chosen or self.config
 
-    def prepare(self, message: EmailMessage) -> tuple[Rendered, Envelope]:
-        """The content of `message` and its envelope. Whatever it raises becomes the outcome.
+    def prepare(self, message: EmailMessage, config: SMTPConfig) -> tuple[Rendered, Envelope]:
+        """The content of `message`, with the defaults of `config`, and its envelope.
+
+        Whatever it raises becomes the outcome.
 
         Wishes to the server are in its attribute `mailbridge_envelope_options`, if it has one.
         Django builds the message, mailbridge writes it: Python's own generator lets a line break that
@@ -142,7 +144,8 @@ class EmailBackend(ConfiguredBackend):
         """
         sender = self.prep_address(message.from_email, force_ascii=False)
         recipients = [self.prep_address(address, force_ascii=False) for address in message.recipients()]
-        return mailbridge.render(message.message()), Envelope(sender, recipients, **_wishes(message))
+        completed = config.defaults.completed(message.message())
+        return mailbridge.render(completed), Envelope(sender, recipients, **_wishes(message))
 
     def deliver(self, config: SMTPConfig, deliveries: list[Delivery]) -> None:
         """Send through the mailer of `config`, and give each of `deliveries` its outcome.
@@ -152,7 +155,7 @@ class EmailBackend(ConfiguredBackend):
         handed: list[Delivery] = []
         try:
             outcomes = mailbridge.mailer_for(config).send_many(
-                self._prepared(deliveries, handed), priority=deliveries[0].priority
+                self._prepared(config, deliveries, handed), priority=deliveries[0].priority
             )
         except OSError as error:
             _give_outcome(deliveries, error)
@@ -161,12 +164,12 @@ class EmailBackend(ConfiguredBackend):
             _give_outcome([delivery], outcome)
 
     def _prepared(
-        self, deliveries: list[Delivery], handed: list[Delivery]
+        self, config: SMTPConfig, deliveries: list[Delivery], handed: list[Delivery]
     ) -> Iterator[tuple[Rendered, Envelope]]:
         """One message after the other, so that only one is in memory as bytes; `handed` grows along."""
         for delivery in deliveries:
             try:
-                prepared = self.prepare(delivery.message)
+                prepared = self.prepare(delivery.message, config)
             except Exception as error:  # message() may be the project's own, and raise anything
                 delivery.outcome = error
             else:

@@ -108,8 +108,9 @@ class ConfiguredBackend(smtp.EmailBackend):
         """`options` over what Django's constructor has found in EMAIL_*, with the flags translated."""
         if self.alias is None and options.keys().isdisjoint(("url", "servers")):
             found = naming.given(**{name: getattr(self, name) for name in naming.DJANGO_NAMES})
-            # EMAIL_PORT is 25 even if nobody has set it, which must not go with security="tls".
-            if not flags_decide and "port" not in options and not settings.is_overridden("EMAIL_PORT"):
+            # EMAIL_PORT is 25 even if nobody has set it, which must go neither with TLS nor with LMTP.
+            has_other_default = not flags_decide or options.get("protocol") == "lmtp"
+            if has_other_default and "port" not in options and not settings.is_overridden("EMAIL_PORT"):
                 del found["port"]
             if "service" in options:  # EMAIL_HOST and its like are there even if nobody has set them
                 found = {name: value for name, value in naming.layered(options, found).items() if value != ""}

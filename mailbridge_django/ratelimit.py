@@ -38,6 +38,8 @@ SLACK = 0.1
 LOCK_SECONDS = 10
 # Longer, so that one death makes nobody else fail.
 WAIT_SECONDS = 15.0
+# How long writing is tried; well below LOCK_SECONDS.
+KEEP_SECONDS = 2.0
 # How often another worker's lock is asked for; each costs a round trip to the cache.
 POLL_SECONDS = 0.01
 
@@ -100,9 +102,13 @@ class CacheRateLimiter:
         return max(0.0, wait)
 
     def _keep(self, cache: BaseCache, times: list[float], seconds: int) -> None:
-        cache.set(PREFIX + self.key, times, timeout=seconds)
-        # Memcached and the database drop what they can't store, and say nothing.
-        if cache.get(PREFIX + self.key) != times:
+        def is_kept() -> bool:
+            cache.set(PREFIX + self.key, times, timeout=seconds)
+            return bool(cache.get(PREFIX + self.key) == times)
+
+        # Memcached and the database drop what they can't store, and say nothing: SQLite, say, whatever comes
+        # while another worker writes, be it only to wait for our lock.
+        if not _until(is_kept, KEEP_SECONDS):
             raise OSError(f"The cache {self.alias!r} did not keep the times of messages")
 
 
@@ -127,7 +133,7 @@ def _locked(cache: BaseCache, name: str) -> Iterator[None]:
 @contextmanager
 def _cache_lock(cache: BaseCache, key: str) -> Iterator[None]:
     name, owner = f"{key}-lock", uuid.uuid4().hex
-    _until(lambda: cache.add(name, owner, timeout=LOCK_SECONDS))
+    _await_lock(lambda: cache.add(name, owner, timeout=LOCK_SECONDS))
     try:
         yield
     finally:
@@ -144,7 +150,7 @@ def _file_lock(cache: BaseCache, key: str) -> Iterator[None]:
     name = cache.make_and_validate_key(key).encode().hex()
     descriptor = os.open(os.path.join(folder, f"{name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _until(lambda: _is_flocked(descriptor))
+        _await_lock(lambda: _is_flocked(descriptor))
         try:
             yield
         finally:
@@ -162,9 +168,15 @@ def _is_flocked(descriptor: int) -> bool:
     return True
 
 
-def _until(succeeds: Callable[[], bool]) -> None:
-    ends = time.monotonic() + WAIT_SECONDS
+def _await_lock(takes: Callable[[], bool]) -> None:
+    if not _until(takes, WAIT_SECONDS):
+        raise TimeoutError(f"Other workers held the rate limiter's lock for {WAIT_SECONDS:g} s")
+
+
+def _until(succeeds: Callable[[], bool], seconds: float) -> bool:
+    ends = time.monotonic() + seconds
     while not succeeds():
         if time.monotonic() >= ends:
-            raise TimeoutError(f"Other workers held the rate limiter's lock for {WAIT_SECONDS:g} s")
+            return False
         time.sleep(POLL_SECONDS)
+    return True

@@ -56,7 +56,8 @@ def options_of(app: Flask, own: dict[str, Any]) -> dict[str, Any]:
         # Nothing but TLS is spoken on 465 (RFC 8314 section 3.3), whatever the flags leave out.
         unsaid = None if str(options["port"]) == "465" else "none"
         options["security"] = options["security"] or unsaid
-        options["port"] = options["port"] or (None if options["security"] == "tls" else _DEFAULT_PORT)
+        has_other_default = options["security"] == "tls" or own.get("protocol") == "lmtp"
+        options["port"] = options["port"] or (None if has_other_default else _DEFAULT_PORT)
     beaten = _SAID_BY_SERVICE if "service" in own else frozenset()
     if own.keys() & {"url", "servers"}:
         beaten = _SAID_BY_URL

@@ -11,7 +11,7 @@ from email.message import EmailMessage, MIMEPart
 from typing import TYPE_CHECKING, Any
 
 import mailbridge
-from mailbridge import Envelope, InvalidMessage, Rendered
+from mailbridge import Envelope, InvalidMessage, MessageDefaults, Rendered
 from mailbridge_flask.addresses import AnyAddress, as_pair, shown, unfolded
 from mailbridge_flask.wishes import wishes_of
 
@@ -25,9 +25,16 @@ _FIELDS_OF_CORE = {"message-id": "message_id", "in-reply-to": "in_reply_to", "re
 _FIXED_IN_PARTS = frozenset({"content-type", "content-transfer-encoding", "mime-version"})
 
 
-def rendered(message: "Message", *, sender: AnyAddress | None, ascii_filenames: bool) -> Rendered:
+def rendered(
+    message: "Message",
+    *,
+    sender: AnyAddress | None,
+    ascii_filenames: bool,
+    defaults: MessageDefaults | None = None,
+) -> Rendered:
     """The whole message as it is sent. Raises InvalidMessage and its kinds InvalidAddress, BadHeaderError."""
-    return mailbridge.render(email_message(message, sender=sender, ascii_filenames=ascii_filenames))
+    structure = email_message(message, sender=sender, ascii_filenames=ascii_filenames)
+    return mailbridge.render(defaults.completed(structure) if defaults else structure)
 
 
 def envelope(

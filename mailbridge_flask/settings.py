@@ -155,6 +155,9 @@ def _sealed(options: Mapping[Any, Any]) -> dict[str, Any]:
     sealed: dict[str, Any] = {}
     for name, value in options.items():
         name = str(name).lower()
+        if name == "headers":  # their names are those of fields
+            sealed[name] = value
+            continue
         if value is None or value == "":
             continue
         if name in ("username", "password", "key_password") and type(value) is int:
@@ -165,6 +168,8 @@ def _sealed(options: Mapping[Any, Any]) -> dict[str, Any]:
             value = _sealed(value)
         elif name == "servers" and isinstance(value, (list, tuple)):
             value = [_sealed_server(each) for each in value]
+        elif name == "dkim" and isinstance(value, (list, tuple)):
+            value = [_sealed(each) if isinstance(each, Mapping) else each for each in value]
         sealed[name] = value
     return sealed
 

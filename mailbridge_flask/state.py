@@ -144,7 +144,9 @@ class MailState:
     ) -> tuple[Rendered, Envelope]:
         if not message.send_to:
             raise IncompleteMessage("No recipients have been added")
-        sender = message.own_sender or self._settings_of(name).default_sender or self.default_sender
+        settings = self._settings_of(name)
+        defaults = settings.config.defaults
+        sender = message.own_sender or settings.default_sender or self.default_sender or defaults.sender
         if not sender:
             raise IncompleteMessage(
                 "The message does not specify a sender and a default sender has not been configured",
@@ -153,7 +155,9 @@ class MailState:
         message.sender = sender
         if message.date is None:
             message.date = time.time()
-        rendered = mime.rendered(message, sender=sender, ascii_filenames=self.ascii_attachments)
+        rendered = mime.rendered(
+            message, sender=sender, ascii_filenames=self.ascii_attachments, defaults=defaults
+        )
         return rendered, mime.envelope(message, sender=sender, envelope_from=envelope_from, wishes=wishes)
 
     def _settings_of(self, name: str) -> MailerSettings:

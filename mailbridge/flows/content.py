@@ -124,7 +124,6 @@ async def in_chunks(wire: Wire, source: Source, answers: int) -> list[Call]:
 
     A chunk that is refused stops the rest. All chunks are answered before the last one leaves.
     """
-    await nothing_is_there(wire, "content")
     source.tell(0)
     chunks = _Chunks(wire, source)
     held = await source.piece() or b""
@@ -185,7 +184,6 @@ class _Chunks:
                 self._wire.is_over = True  # what follows would be part of the chunk
                 raise _refusal(reply, "The server answered a chunk that was not at its end")
             if not reply.is_positive:
-                self._wire.is_over = not is_whole
                 with suppress(*NO_ANSWER):
                     while is_whole and self._pending:
                         await answer(self._wire, self._pending.popleft())

@@ -77,6 +77,12 @@ class Pool(Generic[T]):
         claim: Claim[T] = Claim(fresh=fresh, lane=lane)
         return self._wholly(ledger, claim, lambda: self._lend(ledger, claim, deadline))
 
+    def is_wanted_before(self, lane: int) -> bool:
+        """Whether somebody of an earlier lane waits: who has a thing between two uses may step back."""
+        ledger = self._here()
+        with ledger.lock:
+            return bool(ledger.queue) and ledger.queue[0].lane < lane
+
     def release(self, lease: Lease[T], *, reusable: bool, reason: str = "") -> None:
         """Takes a thing back: to lend it again if it is `reusable` and still good, else to close it.
 

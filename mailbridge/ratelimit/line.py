@@ -63,11 +63,13 @@ class Line:
         self.tickets: list[Ticket] = []
         self._numbers = count(1)
 
-    def join(self, lane: int) -> Ticket:
-        """A ticket behind all of its lane and of those before it."""
-        ticket = Ticket(lane, next(self._numbers))
+    def ticket(self, lane: int) -> Ticket:
+        """A new one, which is to join: its holder must have it first, lest an interrupt leave it behind."""
+        return Ticket(lane, next(self._numbers))
+
+    def join(self, ticket: Ticket) -> None:
+        """It waits behind all of its lane and of those before it."""
         insort(self.tickets, ticket, key=lambda each: each.place)
-        return ticket
 
     def may_go(self, ticket: Ticket, now: float) -> bool:
         """The rule."""

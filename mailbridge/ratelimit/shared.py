@@ -20,16 +20,20 @@ from mailbridge.ratelimit.turns import FreeTurns, LimitedTurns, Turns
 MOST_KEPT = 1024
 
 
-class _Lines:
-    """Of one process. `kept` holds those that nobody else does."""
+class Lines:
+    """`kept` holds those that nobody else does. A forked child has them too: each begins anew there, and is
+    the same for mailers from before the fork and after it.
+    """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
         self.known: WeakValueDictionary[Hashable, LimitedTurns] = WeakValueDictionary()
         self.kept: dict[Hashable, LimitedTurns] = {}
+        self._locks = {os.getpid(): threading.Lock()}  # by process: an inherited one may be held for ever
 
     def turns_for(self, key: Hashable, new: LimitedTurns) -> LimitedTurns:
-        with self.lock:
+        """Those under `key`; `new`, where there are none."""
+        pid = os.getpid()
+        with self._locks.get(pid) or self._locks.setdefault(pid, threading.Lock()):
             turns = self.known.get(key, new)
             self.known[key] = self.kept[key] = turns
             if len(self.kept) > MOST_KEPT:
@@ -40,7 +44,7 @@ class _Lines:
         return {key: turns for key, turns in self.kept.items() if not turns.is_forgotten}
 
 
-_lines = {os.getpid(): _Lines()}  # by process: an inherited lock may be held for ever
+_lines = Lines()
 
 
 def turns_for(config: SMTPConfig, clock: Clock) -> Turns:
@@ -48,9 +52,7 @@ def turns_for(config: SMTPConfig, clock: Clock) -> Turns:
     rate = config.rate
     if rate is None:
         return FreeTurns()
-    pid = os.getpid()
-    lines = _lines.get(pid) or _lines.setdefault(pid, _Lines())
     # A limiter of the user's own is one limit, whatever it is used for.
     server = config.server if isinstance(rate, RateOptions) else None
     account = (server, config.username) if server is not None else ()
-    return lines.turns_for((rate, clock, *account), LimitedTurns(rate, server=server, clock=clock))
+    return _lines.turns_for((rate, clock, *account), LimitedTurns(rate, server=server, clock=clock))

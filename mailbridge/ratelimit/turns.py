@@ -244,7 +244,8 @@ class LimitedTurn:
 
     def _queued(self) -> Ticket:
         if self._ticket is None:
-            self._ticket = self._line.join(self._lane)
+            self._ticket = self._line.ticket(self._lane)
+            self._line.join(self._ticket)
         return self._ticket
 
     def _leave(self) -> None:

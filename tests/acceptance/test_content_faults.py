@@ -16,6 +16,7 @@ import pytest
 
 from mailbridge import (
     ConnectionLost,
+    Envelope,
     InvalidMessage,
     MailbridgeError,
     MessageRefused,
@@ -27,7 +28,16 @@ from mailbridge import (
     render,
 )
 from mailbridge.testing import DEFAULT_KEYWORDS, Fault, ScriptedServer
-from tests.acceptance.sending import committed, config_for, connection_of, envelope, mailer_for, message
+from tests.acceptance.sending import (
+    RECIPIENT,
+    SENDER,
+    committed,
+    config_for,
+    connection_of,
+    envelope,
+    mailer_for,
+    message,
+)
 
 SIZE = 2_500_000  # beyond what is held in memory
 LARGE = message(1, size=SIZE)
@@ -245,6 +255,20 @@ def test_eight_bit_content_that_is_large_needs_the_extension(content: Content) -
             mailer.send(content(data), envelope=envelope())
         assert caught.value.extension == "8BITMIME"
         assert mailer.send(content(), envelope=envelope()).connection_reused  # nothing was said
+
+
+def test_binary_content_goes_as_it_is(content: Content) -> None:
+    data = b"Message-ID: <1@a.example>\r\n\r\n" + bytes(range(256)) * 10_000 + b"\r"
+    keywords = [*DEFAULT_KEYWORDS, "CHUNKING", "BINARYMIME"]
+    wishes = Envelope(SENDER, [RECIPIENT], body="binarymime")
+    with ScriptedServer(keywords=keywords) as server, mailer_for(server) as mailer:
+        assert mailer.send(content(data), envelope=wishes).message_size == len(data)
+        assert server.messages[0].content == data
+        assert f"BODY=BINARYMIME SIZE={len(data)}".encode() in bytes(server.connections[0].clear_text)
+    with ScriptedServer() as server, mailer_for(server) as mailer:
+        with pytest.raises(NotSupported, match="BINARYMIME"):
+            mailer.send(content(data), envelope=wishes)
+        assert server.messages == ()
 
 
 def test_what_is_rendered_may_go_several_times(content: Content) -> None:

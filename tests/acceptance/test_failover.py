@@ -29,6 +29,7 @@ from mailbridge import (
     NobodyListens,
     NotSupported,
     PoolTimeout,
+    RateUnavailable,
     RecipientsRefused,
     SendResult,
     SMTPConfig,
@@ -268,6 +269,29 @@ def test_a_session_that_falls_silent_leaves_time_for_the_others_too() -> None:
         result = both.send(2, deadline=1.5)
         assert result.server == both.names[1]
         assert both.taken == ({1: 1}, {2: 1})
+
+
+def test_a_probe_has_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as the server was left alone, and not the ten seconds that a greeting may take else."""
+    monkeypatch.setattr("mailbridge.server_breaker.FIRST_COOLDOWN", 0.3)
+    silent = Fault("greeting", "silence", connection=None, occurrence=None)
+    with pair(silent) as both:
+        both.send(1, deadline=0.6)
+        both.wait(0.3)
+        began = time.monotonic()
+        result = both.send(2)
+        assert time.monotonic() - began < 0.3 + MARGIN
+        assert type(result.failed_servers[both.names[0]]) is ConnectTimeout
+        assert len(both.first.connections) == 2
+        assert both.taken == ({}, {1: 1, 2: 1})
+
+
+@pytest.mark.parametrize("step", ["mail", "data"])
+def test_a_server_may_have_a_time_limit_of_its_own_for_a_whole_send(step: str) -> None:
+    with pair(fault_at(step, "silence"), first={"timeouts": {"total": 0.3}}) as both:
+        result = both.send(1)
+        assert type(result.failed_servers[both.names[0]]) is DeadlineExceeded
+        assert both.taken == ({}, {1: 1})
 
 
 def test_the_time_for_the_send_ends_it_whoever_is_left() -> None:
@@ -536,3 +560,84 @@ def test_every_message_arrives_once_while_servers_come_and_go() -> None:
             both.send(number)
         assert {number_of(m.content) for m in (*both.first.messages, *both.second.messages)} == set(range(30))
         assert sum((both.taken[0] + both.taken[1]).values()) == 30
+
+
+# ---- LMTP: an answer for each recipient
+
+THREE = ("one@b.example", "two@b.example", "three@b.example")
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (Fault("greeting", "close"), NEXT),
+        (Fault("mail", "close"), NEXT),
+        (Fault("data", "reset"), NEXT),
+        (Fault("rcpt", "reply", reply="451 4.3.0 Lookup failed"), "sent"),  # to the two others
+        (Fault("final", "close", commit=True), UNKNOWN),
+        (Fault("final", "close", occurrence=2, commit=True), UNKNOWN),  # one recipient has it certainly
+        (Fault("final", "reply", reply="451 4.3.0 Mailbox busy", occurrence=2), "sent"),
+    ],
+    ids=str,
+)
+def test_lmtp(fault: Fault, expected: str) -> None:
+    with (
+        ScriptedServer(faults=[fault], lmtp=True) as one,
+        ScriptedServer(lmtp=True) as other,
+        Mailer(
+            SMTPConfig(protocol="lmtp", security="none", servers=[entry(one), entry(other, priority=2)])
+        ) as mailer,
+    ):
+        (outcome,) = mailer.send_many([(message(1), envelope(*THREE))])
+        # Each recipient's copy is a message of its own there.
+        copies = [m.recipients[0] for m in other.messages]
+        if expected == NEXT:
+            assert isinstance(outcome, SendResult), outcome
+            assert (outcome.server, copies, one.messages) == (address(other), list(THREE), ())
+        else:
+            assert copies == []
+            assert isinstance(outcome, SendResult if expected == "sent" else MailbridgeError), outcome
+            assert getattr(outcome, "outcome_unknown", False) is (expected == UNKNOWN)
+
+
+def test_lmtp_where_no_recipient_has_it() -> None:
+    busy = [Fault("final", "reply", reply="451 4.3.0 Storage is away", occurrence=n) for n in (1, 2, 3)]
+    with (
+        ScriptedServer(faults=busy, lmtp=True) as one,
+        ScriptedServer(lmtp=True) as other,
+        Mailer(
+            SMTPConfig(protocol="lmtp", security="none", servers=[entry(one), entry(other, priority=2)])
+        ) as mailer,
+    ):
+        assert mailer.send(message(1), envelope=envelope(*THREE)).accepted == THREE
+        assert (len(one.messages), [m.recipients[0] for m in other.messages]) == (0, list(THREE))
+
+
+# ---- content that can be read but once
+
+
+@pytest.mark.parametrize("how", ["close", "421"])
+def test_content_that_comes_in_pieces_is_whole_at_the_second(how: str) -> None:
+    """It was half sent when the first server ended it."""
+    content = message(1, size=BIG)
+    with pair(fault_at("content", how)) as both:
+        pieces = (content[at : at + 70_001] for at in range(0, len(content), 70_001))
+        result = both.mailer.send(pieces, envelope=envelope())
+        assert result.server == both.names[1]
+        assert both.second.messages[0].content == content
+        assert both.first.messages == ()
+
+
+# ---- rates: each server has its own
+
+
+def test_a_limiter_that_is_away_leaves_the_mail_to_the_next_server() -> None:
+    def limiter() -> float:
+        raise ConnectionError("Redis is down")
+
+    with pair(first={"rate": limiter}) as both:
+        result = both.send(1)
+        assert result.server == both.names[1]
+        assert isinstance(result.failed_servers[both.names[0]], RateUnavailable)
+        assert both.mailer.server_stats()[0].failures == 0
+        assert both.first.messages == ()

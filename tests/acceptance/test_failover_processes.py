@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import threading
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from mailbridge import Mailer, NobodyListens, PoolClosed, SendResult, SMTPConfig
+from mailbridge.server_breaker import FIRST_COOLDOWN
 from mailbridge.testing import Fault, ScriptedServer
 from tests.acceptance.crowd import in_threads
 from tests.acceptance.programs import THREADS_AND_FORK, goodbyes, messages_by_connection, run
@@ -225,6 +227,34 @@ def test_an_interrupt_between_two_servers_leaves_everything_usable() -> None:
         assert both.send(2).server == both.names[1]
         assert both.mailer.stats().lent == 0
         assert both.taken == ({}, {2: 1})
+
+
+class Interrupting(logging.Handler):
+    """As if somebody pressed Ctrl-C while the application's handler works."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "works again" in record.getMessage():
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_a_recovery_is_logged_tells_that_the_message_may_be_sent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    handler = Interrupting()
+    with pair() as both, caplog.at_level("INFO", logger="mailbridge"):
+        both.first.refuse()
+        for number in range(3):
+            both.send(number)
+        both.first.resume()
+        both.wait(FIRST_COOLDOWN)
+        logging.getLogger("mailbridge").addHandler(handler)
+        try:
+            with pytest.raises(KeyboardInterrupt) as caught:
+                both.send(9)
+        finally:
+            logging.getLogger("mailbridge").removeHandler(handler)
+        assert vars(caught.value)["outcome_unknown"] is True
+        assert both.taken[0] == {9: 1}
 
 
 def test_no_secret_of_any_server_is_shown(caplog: pytest.LogCaptureFixture) -> None:

@@ -124,6 +124,7 @@ def test_two_hundred_megabytes(
     check(tmp_path, way, 200, port=port, security=security, tls={"ca_file": certificates.ca_file})
 
 
+@pytest.mark.timeout(180)  # ten seconds of work, much of it on the disk: more where others work there too
 def test_a_gigabyte(content_sink: StartSink, tmp_path: Path) -> None:
     """This way alone, for the time that it takes; the others differ in nothing that grows."""
     check(tmp_path, "path", 1000, port=content_sink())

@@ -268,9 +268,9 @@ class TestPreparing:
 
     def test_a_subclass_may_replace_a_step(self, server: ScriptedServer) -> None:
         class Stamping(EmailBackend):
-            def prepare(self, message: EmailMessage) -> Any:
+            def prepare(self, message: EmailMessage, config: SMTPConfig) -> Any:
                 message.extra_headers["X-Stamp"] = "stamped"
-                return super().prepare(message)
+                return super().prepare(message, config)
 
         Stamping(host=server.host, port=server.port).send_messages([message()])
         assert parsed(server.messages[0].content)["X-Stamp"] == "stamped"

@@ -53,6 +53,16 @@ def test_the_settings_of_django_are_heeded() -> None:
     assert (backend.fail_silently, backend.alias, backend.connection) == (False, None, None)
 
 
+def test_lmtp_has_a_port_of_its_own() -> None:
+    """25, Django's default, is the one that LMTP must not be spoken to (RFC 2033 section 5)."""
+    assert (made(protocol="lmtp").config.protocol, made(protocol="lmtp").port) == ("lmtp", 24)
+    assert made(protocol="lmtp", port=2424).port == 2424
+    with overridden(EMAIL_PORT=2525, MAILBRIDGE={"protocol": "lmtp"}):
+        assert made().port == 2525
+    with overridden(EMAIL_PORT=25), pytest.raises(ImproperlyConfigured, match="RFC 2033"):
+        made(protocol="lmtp")
+
+
 def test_the_defaults_are_django_s() -> None:
     backend = made()
     assert (backend.host, backend.port, backend.config.security) == ("localhost", 25, "none")

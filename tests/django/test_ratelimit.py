@@ -119,9 +119,27 @@ def test_a_clock_that_is_set_back_holds_nobody_up_for_long() -> None:
     assert limiter() == 0
 
 
-def test_a_cache_that_keeps_nothing_is_an_error() -> None:
+def test_a_cache_that_keeps_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ratelimit, "KEEP_SECONDS", 0.05)
     with pytest.raises(OSError, match="did not keep the times"):
         CacheRateLimiter("k", limit=1, alias="dummy")()
+
+
+def test_what_the_cache_dropped_is_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SQLite does while another process writes: `set` says nothing, and nothing is there."""
+    cache, drops = caches["local"], [True, True]
+    set_ = cache.set
+
+    def sometimes(*arguments: Any, **options: Any) -> None:
+        if drops:
+            drops.pop()
+        else:
+            set_(*arguments, **options)
+
+    monkeypatch.setattr(cache, "set", sometimes)
+    limiter = CacheRateLimiter("k", limit=1, per=60, alias="local")
+    assert limiter() == 0
+    assert limiter() > 0
 
 
 def test_a_transaction_is_an_error() -> None:

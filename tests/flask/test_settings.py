@@ -21,6 +21,14 @@ def config_of(**config: Any) -> SMTPConfig:
     return settings_of(**config).mailers["default"].config
 
 
+@pytest.mark.parametrize("others", [{}, {"MAIL_SERVER": "store.example"}, {"MAIL_USE_TLS": True}])
+def test_lmtp_has_a_port_of_its_own(others: dict[str, Any]) -> None:
+    """25, Flask-Mail's default, is the one that LMTP must not be spoken to (RFC 2033 section 5)."""
+    config = config_of(MAILBRIDGE_PROTOCOL="lmtp", **others)
+    assert (config.protocol, config.port) == ("lmtp", 24)
+    assert config_of(MAILBRIDGE_PROTOCOL="lmtp", MAIL_PORT=2424).port == 2424
+
+
 OPTIONS: dict[str, Any] = {
     "host": "smtp.example.com",
     "port": 2525,

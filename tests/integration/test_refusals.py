@@ -10,6 +10,7 @@ import pytest
 from mailbridge import (
     Mailer,
     MessageRefused,
+    MessageTooLarge,
     RecipientsRefused,
     Refused,
     SenderRefused,
@@ -148,14 +149,14 @@ class TestSomeRefused:
 
 class TestTheMessageRefused:
     def test_too_large(self, postfix: Postfix, mailer: StartMailer) -> None:
-        """Postfix refuses by SIZE, before a byte of the content was sent."""
+        """Postfix names its limit, so that it need not be asked."""
         client = mailer(postfix.small)
-        mail = new_mail(b"x" * 76 * (SMALL_LIMIT // 76 + 1) + b"\r\n")
-        with pytest.raises(SenderRefused) as raised:
+        mail = new_mail((b"x" * 76 + b"\r\n") * (SMALL_LIMIT // 78 + 1))
+        with pytest.raises(MessageTooLarge) as raised:
             mail.send(client)
         assert isinstance(raised.value, smtplib.SMTPSenderRefused)
-        assert raised.value.smtp_code == 552
-        assert "larger than the server takes" in raised.value.hint
+        assert (raised.value.smtp_code, raised.value.sender) == (552, mail.envelope.sender)
+        assert raised.value.limit == SMALL_LIMIT
         assert goes_on(client, postfix)
         assert mail.message_id not in postfix.accepted_message_ids()
 

@@ -61,4 +61,11 @@ def judgements(content: bytes, *keys: Key, domain: str = DOMAIN) -> list[bool]:
         return records.get(name)
 
     count = sum(name.lower() == b"dkim-signature" for name, _ in dkim.DKIM(content).headers)
-    return [dkim.DKIM(content).verify(idx=number, dnsfunc=ask_dns) for number in range(count)]
+    return [_is_valid(dkim, content, number, ask_dns) for number in range(count)]
+
+
+def _is_valid(dkim: Any, content: bytes, number: int, ask_dns: Any) -> bool:
+    try:
+        return bool(dkim.DKIM(content).verify(idx=number, dnsfunc=ask_dns))
+    except dkim.ValidationError:
+        return False

@@ -28,7 +28,7 @@ LAYERS = (
     "net",
     "pool retry failover breaker server_breaker channel connection connecting sending login conversation"
     " credentials transactions ratelimit throttling oauth2 rendering serializing content_files"
-    " content_sources preparing signing processes",
+    " content_sources preparing signing dkim_body processes",
     "mailer session upstream server_stats registry verification routing __init__",
     "cli cli_oauth2 cli_serve testing server inbox __main__",
 )

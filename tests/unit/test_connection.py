@@ -23,6 +23,7 @@ from mailbridge import (
     RecipientsRefused,
     SMTPConfig,
     SMTPConnection,
+    render,
 )
 from mailbridge.testing import DEFAULT_KEYWORDS, Fault, ScriptedServer
 
@@ -174,6 +175,14 @@ def test_a_session_is_connected_once() -> None:
         connection.quit()
         with pytest.raises(ConfigurationError, match="once"):
             connection.connect()
+
+
+def test_an_empty_line_on_an_idle_session_is_nothing() -> None:
+    with ScriptedServer() as server, Mailer(config_for(server)) as mailer:
+        for _ in range(3):
+            mailer.send(RAW, envelope=ENVELOPE)
+            server.connections[0].push(b"\r\n")
+        assert len(server.connections) == 1
 
 
 def test_a_deadline_in_seconds() -> None:
@@ -386,6 +395,22 @@ def test_the_message_after_a_refused_chunk_begins_with_rset() -> None:
             connection.send(ENVELOPE, RAW)
         verbs = server.connections[0].verbs
         assert verbs[verbs.index("BDAT") :] == (*("BDAT", "RSET", "MAIL", "RCPT", "RCPT", "BDAT", "QUIT"),)
+
+
+def test_the_message_after_one_that_could_not_be_read_begins_with_rset(tmp_path: Path) -> None:
+    """Between RCPT and the first chunk the two sides are in step; but a transaction is open."""
+    path = tmp_path / "large.eml"
+    path.write_bytes(LARGE)
+    with ScriptedServer(keywords=CHUNKING) as server:
+        with SMTPConnection(config_for(server, partial="all-or-none")) as connection:
+            content = render(path)
+            path.write_bytes(LARGE + b"more\r\n")
+            with pytest.raises(InvalidMessage, match="changed") as caught:
+                connection.send(ENVELOPE, content)
+            assert not caught.value.outcome_unknown
+            connection.send(ENVELOPE, RAW)
+            assert "RSET" in server.connections[0].verbs
+        assert [m.content for m in server.messages] == [RAW]
 
 
 def test_lmtp_tells_for_each_recipient() -> None:

@@ -108,7 +108,6 @@ def close(source: object) -> None:
 
 def spools() -> list[str]:
     """The temporary files without a name that this process has open."""
-    gc.collect()
     links = (os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))
     shown = [os.readlink(link) for link in links if os.path.lexists(link)]
     return [link for link in shown if link.startswith(tempfile.gettempdir()) and "(deleted)" in link]
@@ -119,9 +118,10 @@ def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     folder = tmp_path / "tmp"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    before = spools()
     yield
-    assert spools() == before
+    if spools():
+        gc.collect()  # an error that was looked at is a circle, with its traceback
+    assert spools() == []
     assert list(folder.iterdir()) == []
 
 
@@ -202,6 +202,11 @@ class SwappingRaw(io.FileIO):
     def read(self, size: int | None = -1, /) -> bytes:
         return (super().read(size) or b"").swapcase()
 
+    def readinto(self, buffer: Any, /) -> int:  # what io.BufferedReader asks for
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
 
 @pytest.mark.parametrize(
     "make",
@@ -209,10 +214,8 @@ class SwappingRaw(io.FileIO):
 )
 def test_a_file_of_another_kind_is_asked_for_its_content(make: Callable[[Path], Any], tmp_path: Path) -> None:
     with make(as_path(LARGE, tmp_path)) as file:
-        expected = file.read()
-        file.seek(0)
         content, _ = read_content(file, accept)
-        assert bytes(content) == canonical(expected)
+        assert bytes(content) == canonical(LARGE.swapcase())
 
 
 @given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"a", b"\xff", b""]), max_size=20))
@@ -233,11 +236,10 @@ def failing(size: int, error: BaseException) -> Iterator[bytes]:
 @pytest.mark.parametrize("size", [len(SMALL), len(LARGE)])
 @pytest.mark.parametrize("error", [Ours(), KeyboardInterrupt()], ids=["error", "interrupt"])
 def test_an_iterator_that_fails_raises_what_it_raises(size: int, error: BaseException) -> None:
-    before = spools()
     with pytest.raises(type(error)) as caught:
         render(failing(size, error))
     assert caught.value is error
-    assert spools() == before  # though the error still has its traceback
+    assert spools() == []  # though the error still has its traceback
 
 
 def endless(piece: bytes) -> Iterator[bytes]:
@@ -414,7 +416,6 @@ def test_what_nobody_closed_goes_with_its_last_reader() -> None:
     rendered = render(iter([LARGE]))
     pieces = rendered.content.pieces()  # type: ignore[union-attr]
     del rendered
-    gc.collect()
     assert b"".join(pieces) == canonical(LARGE)
     del pieces
     assert spools() == []
@@ -462,7 +463,7 @@ def test_a_fork_and_every_end_of_a_process(end: str, tmp_path: Path) -> None:
 def lines(count: int) -> Iterable[bytes]:
     yield HEAD
     for _ in range(count):
-        yield b"x" * 75 + b"\n"
+        yield (b"x" * 75 + b"\n") * 100
 
 
 def test_memory_stays_the_same() -> None:
@@ -477,4 +478,4 @@ def test_memory_stays_the_same() -> None:
         finally:
             tracemalloc.stop()
 
-    assert peak(60_000) < peak(20_000) + 100_000 < 3_000_000
+    assert peak(800) < peak(200) + 100_000 < 3_000_000

@@ -50,7 +50,7 @@ CAUGHT_BY: dict[type[MailbridgeError], tuple[type[BaseException], ...]] = {
     ConfigurationError: (ValueError,),
     InvalidMessage: (ValueError,),
     InvalidAddress: (InvalidMessage, ValueError),
-    errors.MessageTooLarge: (InvalidMessage, ValueError),
+    errors.MessageTooLarge: (InvalidMessage, ValueError, smtplib.SMTPSenderRefused),
     ConnectFailed: (ConnectionError,),
     NameNotResolved: (ConnectFailed, socket.gaierror),
     NobodyListens: (ConnectFailed, ConnectionRefusedError),

@@ -20,6 +20,7 @@ from mailbridge import (
     PoolTimeout,
     ProtocolViolation,
     ProxyFailed,
+    RateUnavailable,
     RecipientsRefused,
     Reply,
     ReplyTimeout,
@@ -78,6 +79,7 @@ def final(text: str) -> MessageRefused:
         # On our side.
         (DeadlineExceeded("in the queue"), GOES_ON, UNKNOWN),
         (PoolTimeout("x"), GOES_ON, UNKNOWN),
+        (RateUnavailable("The limiter is down"), GOES_ON, UNKNOWN),
         (PoolClosed("x"), STAYS, UNKNOWN),
         (ConfigurationError("x"), STAYS, UNKNOWN),
         (InvalidMessage("x"), STAYS, UNKNOWN),

@@ -53,6 +53,8 @@ def refused(kind: type[MailbridgeError], stage: str, code: int, text: str) -> Ma
         (refused(SenderRefused, "mail_from", 552, "5.3.4 Message size exceeds fixed limit"), "larger"),
         (refused(MailbridgeError, "rcpt_to", 554, "5.7.1 Relay access denied"), "relay"),
         (refused(GreetingRefused, "ehlo", 504, "5.5.2 Helo command rejected"), "local_hostname"),
+        (refused(GreetingRefused, "ehlo", 500, "5.5.1 Unknown command"), "protocol='lmtp'"),
+        (refused(GreetingRefused, "ehlo", 554, "This is an LMTP server"), "protocol='lmtp'"),
         (
             refused(GreetingRefused, "ehlo", 503, "Command refused, required Proxy negotiation failed"),
             "proxy_protocol",

@@ -5,7 +5,7 @@ import json
 import logging
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 
 import mailbridge
-from mailbridge import ConfigurationError, Envelope, MailbridgeError, Mailer, SMTPConfig
+from mailbridge import (
+    ConfigurationError,
+    ConnectionLost,
+    Envelope,
+    MailbridgeError,
+    Mailer,
+    Reply,
+    SMTPConfig,
+)
 from mailbridge.logs import Log, parse_logger
 from mailbridge.testing import Fault, ScriptedServer
 
@@ -278,6 +286,44 @@ def test_the_root_logger_has_children_too(lines: Lines) -> None:
     log.said("c1", "C", "NOOP")
     log.closed("c1", seconds=1)
     assert [line["logger"] for line in lines.all] == ["smtp", "root"]
+
+
+LOST = ConnectionLost("Gone", stage="mail_from", server="b:25", reply=Reply(421, ("4.3.2 bye",), (4, 3, 2)))
+OF_LOST = {
+    "error": "ConnectionLost",
+    "stage": "mail_from",
+    "server": "b:25",
+    "code": 421,
+    "enhanced": "4.3.2",
+}
+ANN = {"user": "ann@x.example"}
+
+
+@pytest.mark.parametrize(
+    ("write", "level", "fields"),
+    [
+        (lambda log: log.failed_over(LOST, "c:25"), "WARNING", {"next_server": "c:25", **OF_LOST}),
+        (lambda log: log.passed_over(LOST, 9.5), "WARNING", {"pause": 9.5, **OF_LOST}),
+        (lambda log: log.works_again(), "INFO", {}),
+        (lambda log: log.shrunk(2), "WARNING", {"pool_size": 2}),
+        (lambda log: log.attempt_failed(LOST, 2, 1.5), "WARNING", {"attempts": 2, "pause": 1.5, **OF_LOST}),
+        (lambda log: log.session_replaced(LOST, "c1"), "DEBUG", {"connection_id": "c1", **OF_LOST}),
+        (lambda log: log.progress_failed(KeyError()), "WARNING", {"error": "KeyError"}),
+        (lambda log: log.token_obtained("ann@x.example", 9.7), "INFO", {"expires_in": 10, **ANN}),
+        (lambda log: log.token_obtained("ann@x.example", None), "INFO", ANN),
+        (lambda log: log.token_not_renewed(LOST), "WARNING", OF_LOST),
+        (lambda log: log.token_not_kept("ann@x.example"), "WARNING", ANN),
+        (lambda log: log.on_refresh_failed(KeyError()), "WARNING", {"error": "KeyError"}),
+    ],
+)
+def test_facts_of_the_rarer_lines(
+    write: Callable[[Log], None], level: str, fields: dict[str, Any], lines: Lines
+) -> None:
+    write(Log("mailbridge", "a:25"))
+    (line,) = lines.all
+    told = {name: line[name] for name in line.keys() - {"logger", "level", "message", "action"}}
+    assert line["level"] == level
+    assert told == {"server": "a:25", **fields}
 
 
 # ---- what no line shows

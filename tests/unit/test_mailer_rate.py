@@ -298,6 +298,18 @@ class TestPriority:
             barrier.permits = 6
         assert senders(server) == ["high1", "high2", "normal1", "normal2", "low1", "low2"]
 
+    def test_the_default_priority_is_that_of_messages_without_one(self) -> None:
+        barrier = Barrier()
+        with (
+            ScriptedServer() as server,
+            mailer_to(server, rate=barrier, pool={"max_size": 1}, defaults={"priority": "low"}) as mailer,
+            sending(mailer) as start,
+        ):
+            start(mail("bulk"))
+            start(mail("normal", priority="normal"))
+            barrier.permits = 2
+        assert senders(server) == ["normal", "bulk"]
+
     def test_a_high_one_overtakes_those_that_wait_for_a_connection(self) -> None:
         with ScriptedServer() as server, mailer_to(server, pool={"max_size": 1}) as mailer:
             with mailer.session() as session:
@@ -314,6 +326,30 @@ class TestPriority:
                 thread.join(PATIENCE)
         assert senders(server)[:2] == ["holder", "high"]
         assert len(server.messages) == 22
+
+    @pytest.mark.parametrize(("priority", "place"), [("high", 1), ("normal", 3), ("low", 3)])
+    def test_a_batch_hands_its_connection_to_what_is_more_urgent(self, priority: Any, place: int) -> None:
+        release = threading.Event()
+
+        def held(message: ReceivedMessage) -> None:
+            release.wait(PATIENCE)
+
+        with (
+            ScriptedServer(final_replies=held) as server,
+            mailer_to(server, pool={"max_size": 1}, timeout=60) as mailer,
+        ):
+            batch = threading.Thread(target=mailer.send_many, args=([mail(f"bulk{n}") for n in range(3)],))
+            other = threading.Thread(target=mailer.send, args=(mail("other", priority=priority),))
+            batch.start()
+            until(lambda: mailer.stats().lent == 1)
+            other.start()
+            until(lambda: mailer.stats().waiting == 1)
+            release.set()
+            for thread in (batch, other):
+                thread.join(PATIENCE)
+        assert senders(server).index("other") == place
+        assert len(server.messages) == 4
+        assert len(server.connections) == 1
 
     def test_a_batch_has_one_priority(self) -> None:
         barrier = Barrier()

@@ -192,6 +192,18 @@ class TestLanes:
             give_back(held)
             held = borrower.result()
 
+    def test_who_could_step_back_can_ask(self, world: World) -> None:
+        pool = pool_of(world, max_size=1)
+        held = pool.acquire()
+        assert not pool.is_wanted_before(lane_of("low"))
+        waiter = queue_one(pool, lane=lane_of("normal"))
+        assert [pool.is_wanted_before(lane_of(name)) for name in ("high", "normal", "low")] == [
+            False, False, True,
+        ]  # fmt: skip
+        give_back(held)
+        give_back(waiter.result())
+        assert not pool.is_wanted_before(lane_of("low"))
+
     @pytest.mark.parametrize(("priority", "lane"), [("high", 0), ("normal", 1), ("low", 2), (None, 1)])
     def test_lanes_of_priorities(self, priority: str | None, lane: int) -> None:
         assert lane_of(priority) == lane

@@ -492,6 +492,29 @@ def test_what_no_mail_may_hold_is_refused_in_bytes(
     assert "message_from_bytes" in caught.value.hint
 
 
+@pytest.mark.parametrize("give", [bytes, lambda data: iter([data])])
+@pytest.mark.parametrize("body", [b"", b"\r", b"\n", b"a\0b\r.\r\n\xff" + b"x" * 5000, b"\r\n\r\n"])
+def test_a_binary_body_may_be_anything(body: bytes, give: Callable[[bytes], Any]) -> None:
+    result = render(give(b"Message-ID: <1@x>\r\n\r\n" + body), binary=True)
+    assert (result.is_binary, result.message_id) == (True, "<1@x>")
+    assert result.content == b"Message-ID: <1@x>\r\n\r\n" + body
+    assert result.size == len(result.content)
+
+
+@pytest.mark.parametrize("give", [bytes, lambda data: iter([data])])
+@pytest.mark.parametrize(
+    "head",
+    [b"A: b\n\n", b"A: b\r\nC: d\n\r\n\r\n", b"A: \0\r\n\r\n", b"A: " + b"b" * 996 + b"\r\n\r\n", b"A: b"],
+)
+def test_the_header_of_binary_content_may_not(head: bytes, give: Callable[[bytes], Any]) -> None:
+    with pytest.raises(InvalidMessage, match="header fields of binary content"):
+        render(give(head), binary=True)
+
+
+def test_a_message_is_written_as_ever_for_servers_that_take_binary_content() -> None:
+    assert rendered(modern(), binary=True) == rendered(modern())
+
+
 @pytest.mark.parametrize("rules", [policy.default, policy.compat32], ids=str)
 @pytest.mark.parametrize("body", [b"x" * 999 + b"\r\n", b"a\0b\r\n", b"\0\r\n" + b"\xc3\xbc" * 600 + b"\r\n"])
 def test_the_hint_helps(rules: policy.Policy, body: bytes) -> None:

@@ -160,12 +160,19 @@ def test_one_server_alone_is_always_asked(clock: Clock) -> None:
 
 def test_time_is_left_for_the_others(three: list[Upstream], clock: Clock) -> None:
     limit = Deadline.after(9.0, clock)
-    assert [Stop(three[0], inf, others).opening_limit(limit).remaining for others in (2, 1, 0)] == [3, 4.5, 9]
-    assert Stop(three[0], 2.0, 0).opening_limit(limit).remaining == 2.0
+    shares = [Stop(three[0], inf, others, limit).opening_limit(limit).remaining for others in (2, 1, 0)]
+    assert shares == [3, 4.5, 9]
+    assert Stop(three[0], 2.0, 0, limit).opening_limit(limit).remaining == 2.0
     assert Stop(three[0], inf, 2).opening_limit(NEVER) is NEVER
-    assert Stop(three[0], inf, 0).sending_limit(limit) is limit
-    shared = Stop(three[0], inf, 2).sending_limit(limit)
+    assert Stop(three[0], inf, 0, limit).sending_limit(limit) is limit
+    shared = Stop(three[0], inf, 2, limit).sending_limit(limit)
     assert (shared.remaining, shared.before_content.remaining) == (9, 3)
+
+
+def test_what_a_server_may_take_for_itself_is_not_shared(three: list[Upstream], clock: Clock) -> None:
+    own, whole = Deadline.after(2.0, clock), Deadline.after(9.0, clock)
+    stop = Stop(three[0], inf, 2, whole)
+    assert (stop.opening_limit(own).remaining, stop.sending_limit(own).before_content.remaining) == (2, 2)
 
 
 # ---- the trail

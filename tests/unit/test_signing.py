@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailbridge import Envelope, InvalidMessage, Message, Rendered, SMTPConfig, render
+from mailbridge import Envelope, FileContent, InvalidMessage, Message, Rendered, SMTPConfig, render, signing
 from mailbridge.preparing import prepared
 from mailbridge.signing import signed
 from tests.unit.dkim_things import DOMAIN, ed25519_key, judgements, rsa_key
@@ -185,16 +185,40 @@ def test_what_can_not_be_signed_is_refused(content: bytes) -> None:
         sign(content)
 
 
-def test_binary_and_very_large_content_are_refused(tmp_path: Path) -> None:
+def test_binary_content_is_refused() -> None:
+    with pytest.raises(InvalidMessage, match="can't be signed"):
+        signed(render(MINIMAL, binary=True), options())
+
+
+def test_header_fields_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signing, "_MOST_HEAD", 1000)
+    with pytest.raises(InvalidMessage, match="longer than 1000 bytes"):
+        sign(b"From: a@x\r\n" * 100)
+
+
+@pytest.mark.parametrize("canonicalization", ["relaxed/relaxed", "simple/simple"])
+def test_what_stays_in_a_file_is_signed_there(tmp_path: Path, canonicalization: str) -> None:
     path = tmp_path / "large.eml"
-    path.write_bytes(MINIMAL + b"x\r\n" * 700_000)
-    for rendered in (render(MINIMAL, binary=True), render(path)):
-        with pytest.raises(InvalidMessage, match="can't be signed"):
-            signed(rendered, options())
+    path.write_bytes(MINIMAL + b"\r\n \t x  \r\n" * 300_000 + b"\r\n" * 400_000)
+    rendered = render(path)
+    found = signed(rendered, options(canonicalization=canonicalization))
+    assert isinstance(found.content, FileContent)
+    assert found.size == len(bytes(found.content)) > rendered.size
+    assert is_valid(bytes(found.content))
+    again = b"".join(found.content.pieces())
+    assert again.endswith(path.read_bytes())
     path.write_bytes(MINIMAL)
-    content = signed(render(path), options()).content
-    assert isinstance(content, bytes)
-    assert is_valid(content)
+    with pytest.raises(InvalidMessage, match="changed"):
+        bytes(found.content)
+
+
+def test_what_was_an_iterator_outlives_what_it_was_signed_from() -> None:
+    rendered = render(iter([MINIMAL, b"x\r\n" * 700_000]))
+    found = signed(rendered, options())
+    found.close()
+    del rendered
+    assert isinstance(found.content, FileContent)
+    assert is_valid(bytes(found.content))
 
 
 def test_an_error_of_the_library_is_ours_and_shows_no_key(monkeypatch: pytest.MonkeyPatch) -> None:

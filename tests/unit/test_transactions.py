@@ -76,8 +76,11 @@ class TestBodies:
 
     def test_smtputf8_is_needed_or_not(self) -> None:
         assert said(server("SMTPUTF8", "8BITMIME"), UTF8) == ["SMTPUTF8", "BODY=8BITMIME"]
-        assert "SMTPUTF8" in refused("SMTPUTF8", server("8BITMIME"), UTF8).message
-        refused("SMTPUTF8", server(), sender="ü@x")
+        error = refused("SMTPUTF8", server("8BITMIME"), UTF8)
+        assert error.message.startswith("A header field needs SMTPUTF8")
+        assert "The address ü@x needs SMTPUTF8" in refused("SMTPUTF8", server(), sender="ü@x").message
+        with pytest.raises(NotSupported, match="The address grüße@y needs SMTPUTF8"):
+            mail_parameters(Envelope("a@x", ["b@y", "grüße@y"]), ASCII, server("8BITMIME"))
 
     @pytest.mark.parametrize(
         ("lines", "missing"),
@@ -268,6 +271,28 @@ class TestReportsOfRecipients:
             with pytest.raises(InvalidMessage, match="servers take 512") as raised:
                 recipient_parameters(Envelope("a@x", ["b@y", f"{local}@{domain}"], dsn=dsn), server("DSN"))
             assert raised.value.stage == "rcpt_to"
+
+
+@given(
+    st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=31),
+    st.text(st.characters(min_codepoint=33, exclude_categories=["C", "Z"]), min_size=1, max_size=40),
+    st.sampled_from(["NEVER", "SUCCESS", "success,delay", ["FAILURE"]]),
+    st.integers(-9, 9),
+    st.integers(1, 10**9 - 1),
+)
+def test_whatever_is_wished_it_is_printable_words(
+    envid: str, orcpt: str, notify: Any, mt_priority: int, seconds: int
+) -> None:
+    offers = server("DSN", "MT-PRIORITY", "DELIVERBY", "FUTURERELEASE", "SIZE")
+    dsn = {"envid": envid, "notify": notify, "orcpt": f"utf-8;{orcpt}", "ret": "FULL"}
+    wishing = envelope(dsn=dsn, mt_priority=mt_priority, deliver_by=seconds, send_at=seconds)
+    words = mail_parameters(wishing, ASCII, offers)[1] + recipient_parameters(wishing, offers)["b@y"]
+    assert [word.partition("=")[0] for word in words] == [
+        *("SIZE", "RET", "ENVID", "BY", "HOLDFOR", "MT-PRIORITY", "NOTIFY", "ORCPT")
+    ]
+    for word in words:
+        assert set(word) <= set(map(chr, range(33, 127)))
+        assert word.count("=") == 1
 
 
 class TestGroups:

@@ -143,7 +143,9 @@ def test_a_starttls_that_is_not_answered_by_220_never_starts(said: str, cut: str
 
 
 @pytest.mark.parametrize(
-    "tail", ["250 AUTH PLAIN", "250-AUTH=", "x"], ids=["whole reply", "half a reply", "a byte"]
+    "tail",
+    ["250 AUTH PLAIN", "250-AUTH=", "x", ""],
+    ids=["whole reply", "half a reply", "a byte", "an empty line"],
 )
 def test_anything_behind_the_220_ends_the_session_before_the_handshake(tail: str, cut: str) -> None:
     """RFC 3207 section 6; CVE-2011-0411 and its kin. `--TLS--` is never reached."""

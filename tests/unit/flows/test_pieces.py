@@ -1,14 +1,15 @@
 """Content in pieces: never a truncated message, never a dot in the wrong place, and progress."""
 
 import random
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailbridge.errors import InvalidMessage, MessageRefused
+from mailbridge.errors import InvalidMessage, MessageRefused, RecipientsRefused
 from mailbridge.flows.delivery import Transaction, delivery
-from mailbridge.flows.steps import Step, WriteContent
+from mailbridge.flows.steps import Step, Transfer, WriteContent
 from mailbridge.protocol.content import canonical, dot_stuffed
 from mailbridge.protocol.wire import WINDOW_BYTES, Wire
 from tests.unit.flows.large import LARGE, ChunkServer, DataServer, Parts
@@ -134,3 +135,24 @@ def test_the_time_limit_begins_anew_with_every_32_megabytes() -> None:
     server = Timed()
     server.run(delivery(pipelining(), transaction(Parts(bytes((70 << 20) - 2) + b"\r\n", 1 << 20))))
     assert server.starts == [0, 32 << 20, 64 << 20, (70 << 20) - 16 * 1024 + 3]
+
+
+@pytest.mark.parametrize("chunking", [True, False])
+@pytest.mark.parametrize("window", [0, WINDOW_BYTES])
+def test_nothing_is_even_read_before_a_recipient_is_accepted(window: int, chunking: bool) -> None:
+    class Unread:
+        size = 100_000
+
+        def pieces(self) -> Iterator[bytes]:
+            raise AssertionError("asked for the content")
+
+    class Refusing(DataServer):
+        def _perform(self, step: Step) -> object:
+            assert not isinstance(step, WriteContent)
+            if isinstance(step, Transfer):
+                refusals = (line[:4] in (b"RCPT", b"DATA") for line in step.data.splitlines())
+                return b"".join(b"550 no\r\n" if refused else b"250 ok\r\n" for refused in refusals)
+            return super()._perform(step)
+
+    with pytest.raises(RecipientsRefused):
+        Refusing().run(delivery(Wire(window=window), transaction(Unread(), chunking=chunking)))

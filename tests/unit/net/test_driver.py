@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from mailbridge.errors import ConnectionLost, DeadlineExceeded, ReplyTimeout
-from mailbridge.flows.steps import Look, Transfer, WriteContent
+from mailbridge.errors import ConnectionLost, DeadlineExceeded, InvalidMessage, ReplyTimeout
+from mailbridge.flows.steps import Look, ReadPiece, Transfer, WriteContent
 from mailbridge.net.deadline import NEVER, Deadline
 from mailbridge.net.dialogue_log import DialogueLog
 from mailbridge.net.driver import Driver
@@ -26,7 +26,7 @@ def pair() -> Iterator[Pair]:
     theirs.close()
 
 
-async def one(step: Transfer | Look | WriteContent) -> object:
+async def one(step: Transfer | Look | WriteContent | ReadPiece) -> object:
     return await step
 
 
@@ -105,6 +105,53 @@ def test_small_content_is_written_whole(pair: Pair) -> None:
     driver, server = pair
     assert driver.run(one(WriteContent(b"x" * 100, "content", stops_early=True)), NEVER) == 100
     assert server.recv(200) == b"x" * 100
+
+
+def test_a_period_of_content_goes_on_over_several_pieces(pair: Pair) -> None:
+    """A peer that takes a byte now and then can't stretch the time limit; the flow says where it begins."""
+    ours, theirs = socket.socketpair()
+    now = [0.0]
+    driver = Driver(
+        Stream(ours), Timeouts(data=10), DialogueLog("1", is_on=False), server="x", clock=lambda: now[0]
+    )
+    whole = Deadline(clock=lambda: now[0])
+    for at, is_new in ((0.0, True), (9.0, False), (9.5, True), (19.0, False)):
+        now[0] = at
+        step = WriteContent(b"x", "content", stops_early=True, is_new=is_new)
+        assert driver.run(one(step), whole) == 1
+    now[0] = 20.0
+    with pytest.raises(ReplyTimeout):
+        driver.run(one(WriteContent(b"x", "content", stops_early=True, is_new=False)), whole)
+    ours.close()
+    theirs.close()
+
+
+def test_pieces_are_read_to_their_end(pair: Pair) -> None:
+    pieces = iter([b"a", b"b"])
+    assert [pair[0].run(one(ReadPiece(pieces)), NEVER) for _ in range(4)] == [b"a", b"b", None, None]
+
+
+@pytest.mark.parametrize(
+    "problem", [OSError(5, "Input/output error"), TimeoutError("disk"), ValueError("closed")]
+)
+def test_what_can_not_be_read_is_no_fault_of_the_server_s(pair: Pair, problem: Exception) -> None:
+    def pieces() -> Iterator[bytes]:
+        raise problem
+        yield b""
+
+    with pytest.raises(InvalidMessage, match="could not be read") as caught:
+        pair[0].run(one(ReadPiece(pieces())), NEVER)
+    assert (caught.value.stage, caught.value.__cause__) == ("content", problem)
+    assert not isinstance(caught.value, TimeoutError)
+
+
+def test_an_error_that_says_it_itself_is_kept(pair: Pair) -> None:
+    def pieces() -> Iterator[bytes]:
+        raise InvalidMessage("the file changed")
+        yield b""
+
+    with pytest.raises(InvalidMessage, match=r"\Athe file changed"):
+        pair[0].run(one(ReadPiece(pieces())), NEVER)
 
 
 def test_an_error_in_a_step_can_be_handled_by_the_flow(pair: Pair) -> None:

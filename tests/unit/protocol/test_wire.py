@@ -101,3 +101,37 @@ def test_doubt_begins_with_the_commit_and_ends_with_a_clear_answer() -> None:
         assert wire.is_in_doubt
         wire.feed(reply)
         assert wire.is_in_doubt is in_doubt
+
+
+def test_doubt_lasts_until_every_recipient_has_an_answer() -> None:
+    """In LMTP there are several calls that commit; a good-bye is no answer."""
+    for replies, in_doubt in (
+        (b"250 a\r\n", True),
+        (b"250 a\r\n450 b\r\n", False),
+        (b"250 a\r\n221 b\r\n", True),
+    ):
+        wire = Wire()
+        ends = [wire.expect(commands.CONTENT) for _ in range(2)]
+        wire.commit(ends, commands.END_OF_CONTENT)
+        wire.feed(replies)
+        assert wire.is_in_doubt is in_doubt
+
+
+def test_the_next_commit_takes_the_place_of_the_one_before() -> None:
+    wire = Wire()
+    for _ in range(2):
+        wire.commit([wire.expect(commands.CONTENT)], commands.END_OF_CONTENT)
+        assert wire.is_in_doubt
+        wire.feed(b"250 ok\r\n")
+        assert not wire.is_in_doubt
+
+
+def test_empty_lines_are_nothing_that_was_said() -> None:
+    wire = Wire()
+    wire.parser.feed(b"\r\n\r\n")
+    wire.require_nothing_unread("noop")
+    assert wire.is_quiet
+    wire.parser.feed(b"\r\n" * 100)
+    assert not wire.is_quiet
+    with pytest.raises(ProtocolViolation):
+        wire.require_nothing_unread("noop")

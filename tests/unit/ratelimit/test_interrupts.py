@@ -1,0 +1,127 @@
+"""An interrupt before any line of a turn leaves nobody in line and nothing on its way for ever.
+
+As with the pool (tests/unit/test_pool_interrupts.py): again and again, one line later each time.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from linecache import getline
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import mailbridge.ratelimit
+from mailbridge.net.deadline import NEVER
+from mailbridge.priorities import NORMAL_LANE
+from mailbridge.rate_options import RateOptions
+from mailbridge.ratelimit.turns import LimitedTurns
+from mailbridge.ratelimit.window import Told, Window
+from tests.unit.test_pool_interrupts import QUIET_LINE
+
+FOLDER = str(Path(next(iter(mailbridge.ratelimit.__path__))))
+PER = 10.0
+
+
+class Interrupt(BaseException):
+    pass
+
+
+class Striker:
+    """Raises `Interrupt` once, before line number `at` that this thread runs in the package."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.lines = 0
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
+        if not frame.f_code.co_filename.startswith(FOLDER):
+            return None
+        entered: set[int] = set()
+
+        def in_frame(frame: FrameType, event: str, argument: object) -> Any:
+            if event == "line" and self.counts(frame, entered):
+                self.lines += 1
+                if self.lines == self.at:
+                    raise Interrupt
+            return in_frame
+
+        return in_frame
+
+    def counts(self, frame: FrameType, entered: set[int]) -> bool:
+        line = getline(frame.f_code.co_filename, frame.f_lineno)
+        if line.strip().startswith("with "):
+            is_way_out = frame.f_lineno in entered
+            entered ^= {frame.f_lineno}
+            return not is_way_out
+        return not QUIET_LINE.match(line)
+
+
+class World:
+    """Turns, and time that passes while somebody waits."""
+
+    def __init__(self, *, is_shared: bool) -> None:
+        self.now = 0.0
+        self.answers = [2.5, 0.0]
+        rate = self.shared if is_shared else RateOptions(limit=1, per=PER)
+        self.turns = LimitedTurns(rate, clock=lambda: self.now, pause=self.pause)
+
+    def shared(self) -> float:
+        return self.answers.pop(0) if self.answers else 0.0
+
+    def pause(self, gate: threading.Lock, seconds: float) -> None:
+        if not gate.acquire(blocking=False):
+            assert seconds < 1000, "nobody will ever wake it"
+            self.now += seconds
+
+    def send(self) -> None:
+        with self.turns.turn(NORMAL_LANE) as turn:
+            while True:
+                if not turn.is_near:
+                    turn.wait(NEVER)
+                if turn.take():
+                    break
+            turn.begin(NEVER)
+            turn.left()
+
+    def send_two_transactions(self) -> None:
+        with self.turns.turn(NORMAL_LANE) as turn:
+            for _ in range(2):
+                turn.begin(NEVER)
+                turn.left()
+
+    def give_up(self) -> None:
+        """Its connection can't be had."""
+        with self.turns.turn(NORMAL_LANE) as turn:
+            turn.wait(NEVER)
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+@pytest.mark.parametrize("act", [World.send, World.send_two_transactions, World.give_up])
+def test_an_interrupt_anywhere(act: Callable[[World], None], is_shared: bool) -> None:
+    struck = 0
+    for at in range(1, 1000):
+        world = World(is_shared=is_shared)
+        world.send()  # so that there is something to wait for
+        striker, before = Striker(at), sys.gettrace()
+        sys.settrace(striker)
+        try:
+            act(world)
+        except Interrupt:
+            struck += 1
+        finally:
+            sys.settrace(before)
+        line = world.turns.line
+        assert line.tickets == [], at
+        limit = line.limit
+        assert isinstance(limit, Told) or (isinstance(limit, Window) and not limit.under_way), at
+        began = world.now
+        world.send()
+        assert world.now - began <= 2 * PER, at  # at worst one counts twice
+        if striker.lines < at:
+            break
+    assert struck > 20
