@@ -17,7 +17,7 @@ from typing import Any
 from mailbridge.content_files import PIECE_SIZE, FileContent
 from mailbridge.dkim_body import BodyHash
 from mailbridge.dkim_options import DKIMOptions, signing_key
-from mailbridge.errors import InvalidMessage, NotSupported
+from mailbridge.errors import InvalidMessage, MailbridgeError, NotSupported
 from mailbridge.rendering import Rendered
 from mailbridge.results import printable
 from mailbridge.secret import clear_locals
@@ -104,7 +104,7 @@ def _signature(head: bytes, body_hash: bytes, options: DKIMOptions, now: float) 
     outer = sys.exception()
     try:
         return _made(head, body_hash, options, now)
-    except InvalidMessage:
+    except MailbridgeError:
         raise
     except Exception as error:
         # What its other errors say may be of the key.

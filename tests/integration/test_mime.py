@@ -100,6 +100,7 @@ MESSAGES = st.builds(
     reply_to=LISTS,
     text=st.none() | TEXTS,
     html=st.none() | TEXTS,
+    calendar=st.none() | TEXTS.map("BEGIN:VCALENDAR\r\nMETHOD:REQUEST\r\nSUMMARY:{}\r\nEND:VCALENDAR".format),
     attachments=st.lists(FILES, max_size=4),
     headers=st.builds(lambda custom: {"X-Custom": custom}, NAMES),
     in_reply_to=st.none() | st.just("<0@x.example>"),
@@ -127,6 +128,7 @@ def meant(message: Message) -> ParsedMail:
         custom=dict(message.headers)["X-Custom"],
         text=message.text,
         html=message.html,
+        calendar=message.calendar,
         files=[
             ParsedFile(
                 filename=each.filename,

@@ -79,6 +79,7 @@ class Doveadm:
             custom=custom or None,
             text=bodies.get("text/plain"),
             html=bodies.get("text/html"),
+            calendar=bodies.get("text/calendar"),
             files=[
                 ParsedFile(
                     filename=filename,

@@ -49,6 +49,10 @@ class Mailparser:
 
     def parse(self, content: bytes) -> ParsedMail:
         found = self._ask(content)
+        # What is neither text nor html is an attachment to it; an invitation has no disposition.
+        files = [each for each in found["attachments"] if each.get("contentDisposition")]
+        others = [each for each in found["attachments"] if each not in files]
+        calendar = b"".join(base64.b64decode(each["content"]) for each in others).decode()
         return in_one_form(
             subject=found.get("subject") or "",
             mailboxes={name: boxes for name in MAILBOX_FIELDS if (boxes := _mailboxes(found, name))},
@@ -57,7 +61,8 @@ class Mailparser:
             custom=found["custom"],
             text=found.get("text"),
             html=found.get("html") or None,
-            files=[_file(each) for each in found["attachments"]],
+            calendar=calendar,
+            files=[_file(each) for each in files],
         )
 
     def _ask(self, content: bytes) -> dict[str, Any]:

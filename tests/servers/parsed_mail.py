@@ -33,6 +33,7 @@ class ParsedMail:
     in_reply_to: str
     text: str | None
     html: str | None
+    calendar: str | None
     files: tuple[ParsedFile, ...]
     custom: str | None = field(default=None)  # the field X-Custom
 
@@ -46,6 +47,7 @@ def in_one_form(
     custom: str | None,
     text: str | None,
     html: str | None,
+    calendar: str | None,
     files: list[ParsedFile],
     **same: object,
 ) -> ParsedMail:
@@ -55,6 +57,7 @@ def in_one_form(
         custom=None if custom is None else custom.strip(),
         text=plain_lines(text),
         html=plain_lines(html),
+        calendar=plain_lines(calendar),
         files=tuple(sorted(files, key=lambda each: (each.filename or "", each.content))),
         **same,  # type: ignore[arg-type]  # the other fields
     )
@@ -75,7 +78,7 @@ def parse_by_python(content: bytes) -> ParsedMail:
         kind = part.get_content_type()
         if part.get_content_disposition() is not None:
             files.append(_file(part))
-        elif kind in ("text/plain", "text/html"):
+        elif kind in ("text/plain", "text/html", "text/calendar"):
             texts[kind] = part.get_content()
     return in_one_form(
         subject=str(message["Subject"]),
@@ -85,6 +88,7 @@ def parse_by_python(content: bytes) -> ParsedMail:
         custom=message["X-Custom"],
         text=texts.get("text/plain"),
         html=texts.get("text/html"),
+        calendar=texts.get("text/calendar"),
         files=files,
     )
 

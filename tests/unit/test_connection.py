@@ -413,6 +413,21 @@ def test_the_message_after_one_that_could_not_be_read_begins_with_rset(tmp_path:
         assert [m.content for m in server.messages] == [RAW]
 
 
+def test_a_refused_rset_does_not_make_a_failed_transaction_clean() -> None:
+    """The server may still hold it: its recipients would get the next message."""
+    faults = [
+        Fault("rset", "reply", reply="502 what", occurrence=None, connection=None),
+        Fault("data", "reply", reply="451 4.3.0 not now"),
+    ]
+    with ScriptedServer(faults=faults) as server, SMTPConnection(config_for(server)) as connection:
+        with pytest.raises(MessageRefused):
+            connection.send(ENVELOPE, RAW)
+        assert connection.reset().code == 502
+        with pytest.raises(ConnectionLost, match="RSET"):
+            connection.send(ENVELOPE, RAW)
+        assert server.messages == ()
+
+
 def test_lmtp_tells_for_each_recipient() -> None:
     replies = {"c@y.example": "452 4.2.2 full"}
     with (

@@ -138,6 +138,20 @@ class TestRate:
         assert all(isinstance(outcome, SendResult) for outcome in outcomes)
         assert len(server.connections) == 1
 
+    def test_a_batch_that_waits_holds_no_session(self) -> None:
+        with (
+            ScriptedServer() as server,
+            mailer_to(server, rate={"limit": 1, "per": 0.5}, pool={"max_size": 1}) as mailer,
+        ):
+            batch = threading.Thread(target=mailer.send_many, args=([mail(), mail()],))
+            batch.start()
+            server.wait_for(lambda: server.messages)
+            until(lambda: turns_of(mailer).line.tickets and not mailer.stats().lent)
+            assert mailer.stats().idle == 1
+            assert len(server.messages) == 1
+            batch.join(PATIENCE)
+        assert len(server.messages) == 2
+
     def test_the_answer_to_the_dot_is_not_waited_for(self) -> None:
         """The message has left when its last byte is written; a slow server does not slow down the rate."""
         release = threading.Event()

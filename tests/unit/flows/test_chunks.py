@@ -122,6 +122,11 @@ def test_ends_after_the_last_chunk(
     assert (wire.is_in_doubt, wire.is_quiet) == (in_doubt, is_quiet)
 
 
+def test_an_empty_line_before_the_content_is_nothing() -> None:
+    text = LAST.replace("    C: BDAT", "    ...\n    S: \n    C: BDAT") + "S: 250 ok"
+    assert Dialogue(text).run(delivery(pipelining(), transaction())).accepted == (A, B)
+
+
 @pytest.mark.parametrize(
     ("said", "kind"),
     [

@@ -77,6 +77,20 @@ def black_hole() -> Iterator[int]:
         yield port
 
 
+def test_a_given_socket_has_one_attempt(silent: int, closed_port: int, soon: Deadline) -> None:
+    """A socket that has failed can't be used again; of which family it is, it says itself."""
+    resolver = answering(row("::1", silent), row("127.0.0.1", closed_port), row("127.0.0.1", silent))
+    sock = socket.socket()
+    with pytest.raises(ConnectFailed, match=f"refused by 127.0.0.1:{closed_port} "):
+        dial(Target(host="m.example", port=25), deadline=soon, getaddrinfo=resolver, given=sock)
+    assert sock.fileno() == -1
+    resolver = answering(row("127.0.0.1", silent), row("127.0.0.1", closed_port))
+    with socket.socket() as sock:
+        dialed = dial(Target(host="m.example", port=25), deadline=soon, getaddrinfo=resolver, given=sock)
+        assert dialed.socket is sock
+        assert (dialed.address, dialed.is_loopback) == (f"127.0.0.1:{silent}", True)
+
+
 def test_connects_and_prepares_the_socket(silent: int, soon: Deadline) -> None:
     dialed = dial(Target(host="127.0.0.1", port=silent), deadline=soon)
     with dialed.socket as sock:

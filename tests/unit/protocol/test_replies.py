@@ -131,6 +131,12 @@ def test_empty_lines_between_replies_are_nothing(between, size):
 
 def test_an_empty_line_within_a_reply_is_a_violation():
     assert "no SMTP reply" in problem(b"250-a\r\n\r\n250 b\r\n")
+    parser = ReplyParser()
+    parser.feed(b"250-a\r\n")
+    assert parser.next_reply() is None
+    parser.feed(b"\r\n250 b\r\n")
+    with pytest.raises(ProtocolViolation):
+        parser.next_reply()
 
 
 def test_empty_lines_have_an_end():
