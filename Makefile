@@ -15,15 +15,16 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(RUN) testproject/demo.py
 
-# Tests wait more than they work, so three runs go side by side; two of them print when they have ended.
+# Tests wait more than they work, so four runs go side by side; three of them print when they have ended.
 # nox goes on after a failed session; the summary, which ends with the totals, has the last word either way.
 test: $(READY)
 	rm -rf .nox/reports && mkdir -p .nox/reports
-	@$(RUN) -m nox -k "not lint and not full and not acceptance" \
+	@$(RUN) -m nox -k "not lint and not full and not acceptance and not faults" \
 			--report .nox/reports/versions.json >.nox/versions.log 2>&1 & \
 		$(RUN) -m nox -s acceptance --report .nox/reports/promises.json >.nox/promises.log 2>&1 & \
+		$(RUN) -m nox -s faults --report .nox/reports/faults.json >.nox/faults.log 2>&1 & \
 		$(RUN) -m nox -s lint full --report .nox/reports/here.json; \
-		wait; cat .nox/promises.log .nox/versions.log
+		wait; cat .nox/faults.log .nox/promises.log .nox/versions.log
 	@$(RUN) tests/summary.py .nox/reports
 
 lint: $(READY)

@@ -26,6 +26,22 @@ REPORTS = HERE / ".nox" / "reports"
 BASE_PYTHON = "{}.{}".format(*sys.version_info)
 # Each supported Django release series, with the Python that its environment takes.
 SUPPORTED = (("3.11", "5.2"), ("3.12", "6.0"), ("3.13", "6.1"))
+# `full` has hypothesis think as long as it likes; other environments look for differences between versions.
+BRIEF = {"MAILBRIDGE_HYPOTHESIS": "brief"}
+# About half of the time that tests/acceptance takes; a run of its own beside the rest.
+FAULTS = [
+    f"tests/acceptance/test_{name}.py"
+    for name in (
+        "chunk_and_lmtp_faults",
+        "content_faults",
+        "deadlines",
+        "failover",
+        "fault_matrix",
+        "oauth2_faults",
+        "proxy_faults",
+        "proxy_secrets",
+    )
+]
 # Run outside the project, so that only the wheel can answer.
 WHEEL_CHECK = """
 import mailbridge
@@ -62,10 +78,16 @@ def install_once(session: nox.Session, *arguments: str) -> None:
         stamp.write_text(wanted)
 
 
-def run_pytest(session: nox.Session, *arguments: str, python: str = "python", report: str = "") -> None:
+def run_pytest(
+    session: nox.Session,
+    *arguments: str,
+    python: str = "python",
+    report: str = "",
+    env: dict[str, str] | None = None,
+) -> None:
     REPORTS.mkdir(parents=True, exist_ok=True)
     xml = REPORTS / f"{report or session.name}.xml"
-    session.run(python, "-m", "pytest", "-q", f"--junit-xml={xml}", *arguments, *session.posargs)
+    session.run(python, "-m", "pytest", "-q", f"--junit-xml={xml}", *arguments, *session.posargs, env=env)
 
 
 @nox.session(python=False)
@@ -82,9 +104,15 @@ def full(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def faults(session: nox.Session) -> None:
+    """What the whole promises where servers and proxies fail: many cases, which wait more than they work."""
+    run_pytest(session, *FAULTS, python=sys.executable)
+
+
+@nox.session(python=False)
 def acceptance(session: nox.Session) -> None:
-    """What the whole promises: faults, forks, secrets, memory. In the same environment as `full`."""
-    run_pytest(session, "tests/acceptance", python=sys.executable)
+    """What else the whole promises: forks, secrets, memory, rates, pages."""
+    run_pytest(session, "tests/acceptance", *(f"--ignore={file}" for file in FAULTS), python=sys.executable)
 
 
 @nox.session
@@ -99,7 +127,7 @@ def core(session: nox.Session) -> None:
     with session.chdir(wheels):
         session.run("python", "-I", "-W", "error", "-c", WHEEL_CHECK)
         session.run("mailbridge", "--help", silent=True)
-    run_pytest(session, "tests/unit")
+    run_pytest(session, "tests/unit", env=BRIEF)
 
 
 def newer_versions(python: str, django: str) -> None:
@@ -111,8 +139,10 @@ def newer_versions(python: str, django: str) -> None:
             session.skip(f"no Python {python} that can make environments")
         extras = "test,django,flask,idna,server,socks,oauth2-jwt,scram,gssapi,dkim,redis"
         install_once(session, "-e", f".[{extras}]", f"Django~={django}.0")
-        run_pytest(session, "tests/unit", "tests/django", "tests/flask")
-        run_pytest(session, "tests/acceptance", "-m", "matrix", report=f"{session.name}-acceptance")
+        run_pytest(session, "tests/unit", "tests/django", "tests/flask", env=BRIEF)
+        run_pytest(
+            session, "tests/acceptance", "-m", "matrix", report=f"{session.name}-acceptance", env=BRIEF
+        )
 
     run.__doc__ = f"Python {python} with Django {django}: all but the real-server matrix."
     nox.session(run, name=f"py{python}-django{django}", python=path or False)

@@ -1,5 +1,6 @@
 """Fixtures for all tests: real servers and certificates. They cost nothing until a test asks for one."""
 
+import os
 from importlib.util import find_spec
 
 import pytest
@@ -9,7 +10,8 @@ pytest_plugins = ("tests.servers.fixtures", "mailbridge.testing.plugin")
 
 # On a busy machine a single example may take any time; nothing here is a measure of speed.
 settings.register_profile("mailbridge", deadline=None)
-settings.load_profile("mailbridge")
+settings.register_profile("brief", deadline=None, max_examples=20)
+settings.load_profile(os.environ.get("MAILBRIDGE_HYPOTHESIS", "mailbridge"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -31,11 +31,11 @@ class Records(logging.Handler):
         self.all.append(record)
 
     def of(self, event: str) -> list[Any]:
-        return [record for record in self.all if record.event == event]
+        return [record for record in self.all if record.action == event]
 
     @property
     def events(self) -> list[str]:
-        return [record.event for record in self.all]
+        return [record.action for record in self.all]
 
 
 class Mailroom:

@@ -22,8 +22,8 @@ def count_tests(report: Path) -> tuple[int, int, int]:
 
 
 def main(folder: Path) -> int:
-    # Three runs of nox, side by side, wrote one each; a missing one is a run that did not come to its end.
-    listings = [folder / "here.json", folder / "promises.json", folder / "versions.json"]
+    # Four runs of nox, side by side, wrote one each; a missing one is a run that did not come to its end.
+    listings = [folder / f"{name}.json" for name in ("here", "faults", "promises", "versions")]
     sessions = [
         session for path in listings if path.exists() for session in json.loads(path.read_text())["sessions"]
     ]

@@ -1,6 +1,6 @@
 """The log records of a receiving server: one line each, with the same facts as fields.
 
-Every record has the fields `event` and `connection_id`. What clients say is escaped. Secrets and
+Every record has the fields `action` and `connection_id`. What clients say is escaped. Secrets and
 contents never come here.
 """
 
@@ -68,7 +68,7 @@ class Journal:
 
     def _write(
         self,
-        event: str,
+        action: str,
         text: str,
         *arguments: object,
         level: int = logging.INFO,
@@ -78,13 +78,13 @@ class Journal:
             return
         session = self._session
         fields |= {
-            "event": event,
+            "action": action,
             "connection_id": session.id,
             "remote_address": session.remote_address,
             "remote_port": session.remote_port,
             "proxy_address": session.proxy_address,
         }
-        line = f"[%s] {event}: {text}"
+        line = f"[%s] {action}: {text}"
         logs.write(self._logger, level, line, session.id, *arguments, **fields)
 
 

@@ -71,7 +71,7 @@ class Reception:
             return  # whoever it was has gone
         except OSError as error:  # no descriptors left: later there may be
             text = "a connection could not be accepted: %s"
-            logs.write(self._policy.logger, logging.WARNING, text, error, event="not accepted")
+            logs.write(self._policy.logger, logging.WARNING, text, error, action="not_accepted")
             loop.remove_reader(listening)
             loop.call_later(_PAUSE_SECONDS, self._listen, listening)
             return

@@ -158,7 +158,7 @@ class MailServer:
             if self._running is None:
                 if self._policy.proxies.is_everybody:
                     text = "use_proxy believes PROXY headers from everybody: any client can claim any address"
-                    logs.write(self._policy.logger, logging.WARNING, text, event="spoofable")
+                    logs.write(self._policy.logger, logging.WARNING, text, action="spoofable")
                 self._running = _Running(self._policy, _listen(self.host, self._wanted_port))
         return self
 

@@ -196,7 +196,7 @@ class TestStopping:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno() + 1, hard))
                 try:
                     sock.connect(("127.0.0.1", room.port))
-                    (record, *_) = room.wait_for("not accepted")
+                    (record, *_) = room.wait_for("not_accepted")
                 finally:
                     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
                 assert record.levelname == "WARNING"
@@ -314,7 +314,7 @@ class TestRecords:
             caller.hello().send(MAIL + b"Subject: not for logs\r\n.\r\nQUIT\r\n")
             caller.replies()
         ours = [record for record in caplog.records if record.name == "mailbridge.server"]
-        assert [record.event for record in ours] == ["connect", "message", "close"]  # type: ignore[attr-defined]
+        assert [record.action for record in ours] == ["connect", "message", "close"]  # type: ignore[attr-defined]
         others = {record.name for record in caplog.records} - {"mailbridge.server", "asyncio"}
         assert others == set(), "aiosmtpd's own lines know neither the client nor the connection's name"
         assert "not for logs" not in caplog.text
