@@ -20,6 +20,7 @@ import pytest
 from mailbridge.errors import ConfigurationError
 from mailbridge.server import MailServer, Session
 from mailbridge.server.line import LINGER
+from mailbridge.server.tls import server_context
 from tests.receiving import MAIL, SECONDS, Caller, mailroom
 from tests.servers.certificates import Certificates
 from tests.servers.process import wait_until
@@ -235,8 +236,9 @@ def test_a_forked_child_leaves_the_server_alone() -> None:
         child = os.fork()
         if child == 0:
             signal.alarm(20)
+            listening = room.server._running._listening  # type: ignore[union-attr]
             room.server.stop()
-            os._exit(0 if not room.server.is_running else 1)
+            os._exit(0 if listening.fileno() == -1 and not room.server.is_running else 1)
         assert os.waitpid(child, 0)[1] == 0
         with Caller(room.port) as caller:
             caller.hello().send(MAIL + b"x\r\n.\r\nQUIT\r\n")
@@ -298,6 +300,13 @@ class TestOptions:
     def test_a_context_for_clients_is_none_for_servers(self) -> None:
         with pytest.raises(ConfigurationError, match="PROTOCOL_TLS_SERVER"):
             MailServer(on_message=keep_nothing, tls=ssl.create_default_context())
+
+    def test_certificates_from_files_go_with_tls_1_2_and_later(self, certificates: Certificates) -> None:
+        good = certificates.good
+        context = server_context({"cert_file": good.cert_file, "key_file": good.key_file})
+        assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+        assert context.verify_mode == ssl.CERT_NONE
+        assert server_context(context) is context
 
     def test_a_key_with_a_password(self, certificates: Certificates) -> None:
         good = certificates.good
