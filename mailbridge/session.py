@@ -50,7 +50,7 @@ class Session:
         self._upstream: Upstream | None = None  # where the lease is from
         self._lane = NORMAL_LANE  # of this message
         self._progress: Progress | None = None
-        self._connection_id: str | None = None  # of the last session that was tried for it
+        self._failed_on: dict[MailbridgeError, str] = {}  # the ids of the sessions that it failed on
         #: Why no session could be had, after a send failed for that.
         self.failure: MailbridgeError | None = None
 
@@ -72,13 +72,13 @@ class Session:
             or self._config.defaults.priority
         )
         outgoing, rendered = prepared(message, envelope, self._config)
-        began, self._connection_id = self._clock(), None
+        began = self._clock()
         try:
             result = self._deliver(outgoing, rendered, limit)
         except MailbridgeError as error:
             self._config.log.not_sent(
                 error,
-                connection_id=self._connection_id,
+                connection_id=self._failed_on.get(error),
                 message_id=rendered.message_id,
                 size=rendered.size,
                 recipients=len(outgoing.recipients),
@@ -86,6 +86,7 @@ class Session:
             )
             raise
         finally:
+            self._failed_on.clear()
             if rendered is not message:
                 rendered.close()
         try:
@@ -229,10 +230,11 @@ class Session:
         limit: Deadline,
     ) -> SendResult:
         connection, began = lease.thing, self._clock()
-        is_first, self._connection_id = lease.uses == 1, connection.id
+        is_first = lease.uses == 1
         try:
             result = connection.send(envelope, rendered, limit, progress=self._progress, pace=turn)
         except MailbridgeError as error:
+            self._failed_on[error] = connection.id
             if self._upstream is not None:
                 self._upstream.heed(error, began, on_reused=not is_first)
             raise
