@@ -14,10 +14,9 @@ from mailbridge.envelope import Envelope
 from mailbridge.errors import ConnectTimeout, DeadlineExceeded, MailbridgeError
 from mailbridge.failover import judge
 from mailbridge.flows.content import Progress
-from mailbridge.message import Message
 from mailbridge.net.deadline import Clock, Deadline
 from mailbridge.pool import Lease
-from mailbridge.preparing import Sendable, prepared
+from mailbridge.preparing import Sendable, prepared, priority_of
 from mailbridge.priorities import NORMAL_LANE, Priority, lane_of
 from mailbridge.ratelimit.turns import Turn
 from mailbridge.rendering import Rendered
@@ -66,12 +65,8 @@ class Session:
         """As `Mailer.send`."""
         self._progress = progress
         limit = Deadline.after(deadline, self._clock).within(self._config.timeouts.total)
-        self._lane = lane_of(
-            priority
-            or (message.priority if isinstance(message, Message) else None)
-            or self._config.defaults.priority
-        )
-        outgoing, rendered = prepared(message, envelope, self._config)
+        self._lane = lane_of(priority_of(message, priority) or self._config.defaults.priority)
+        outgoing, rendered = prepared(message, envelope, self._config, priority=priority)
         began = self._clock()
         try:
             result = self._deliver(outgoing, rendered, limit)
