@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MailbridgeError as error:
         _print_failure(error, as_json=options.json)
         return 1
+    except BrokenPipeError:  # who reads what is printed has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        return 1
     except OSError as error:  # a file named on the command line
         print(f"mailbridge: {error}", file=sys.stderr)
         return 2

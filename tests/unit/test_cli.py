@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import subprocess
 import sys
 from email import message_from_bytes, policy
 from pathlib import Path
@@ -127,6 +129,22 @@ def test_send_text_html_and_a_file(capsys: pytest.CaptureFixture[str], tmp_path:
     assert f"127.0.0.1:{server.port} took" in out
     for part in (b"multipart/mixed", b"text/plain", b"text/html", b'filename="data.bin"', b"=?utf-8?"):
         assert part in content
+
+
+def test_a_reader_who_has_seen_enough_is_no_error() -> None:
+    """As `head` is."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "mailbridge", "services"],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=30,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_html_alone_has_no_empty_text_beside_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
