@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MailbridgeError as error:
         _print_failure(error, as_json=options.json)
         return 1
+    except BrokenPipeError:  # who reads what is printed has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        return 1
     except OSError as error:  # a file named on the command line
         print(f"mailbridge: {error}", file=sys.stderr)
         return 2
@@ -153,14 +156,24 @@ def _send(config: SMTPConfig, options: argparse.Namespace) -> int:
 def _message(options: argparse.Namespace) -> tuple[Message | Path | BinaryIO, Envelope]:
     envelope = Envelope(options.mail_from, options.to)
     if options.raw is not None:
+        _refuse_beside_raw(options)
         return sys.stdin.buffer if options.raw == "-" else Path(options.raw), envelope
-    text = options.text if options.file is None else _read(options.file).decode()
-    message = Message(subject=options.subject, sender=options.mail_from, to=options.to, text=text or "")
+    message = Message(subject=options.subject, sender=options.mail_from, to=options.to, text=options.text)
+    if options.file is not None:
+        message.text = _read(options.file)
     if options.html is not None:
-        message.html = _read(options.html).decode()
+        message.html = _read(options.html)
     for path in options.attach:
         message.attach(path)
     return message, envelope
+
+
+def _refuse_beside_raw(options: argparse.Namespace) -> None:
+    if unused := [name for name in ("subject", "html", "attach") if getattr(options, name)]:
+        names = ", ".join(f"--{name}" for name in unused)
+        raise ConfigurationError(
+            f"--raw is a whole message, so nothing is added to it: {names}", stage="config"
+        )
 
 
 def _services(_: None, options: argparse.Namespace) -> int:
@@ -174,8 +187,12 @@ def _services(_: None, options: argparse.Namespace) -> int:
     return 0
 
 
-def _read(name: str) -> bytes:
-    return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+def _read(name: str) -> str:
+    content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidMessage(f"{name} is not text in UTF-8: {error.reason}, byte {error.start}") from None
 
 
 def _print_result(result: SendResult, *, as_json: bool) -> None:

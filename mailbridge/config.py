@@ -267,9 +267,7 @@ def _parse_one(given: dict[str, Any]) -> dict[str, Any]:
     values |= parse_endpoint(
         values["host"], options.get("port"), options.get("security"), options.get("protocol", "smtp")
     )
-    values |= parse_way(
-        values["host"], values["port"], options.get("proxy"), options.get("proxy_protocol")
-    )
+    values |= parse_way(values["host"], values["port"], options.get("proxy"), options.get("proxy_protocol"))
     if (
         values["host"].startswith("unix:")
         and values["security"] != "none"

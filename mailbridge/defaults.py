@@ -63,9 +63,12 @@ class MessageDefaults:
         """`message`, from the default sender if it is from nobody."""
         return message if message.sender or not self.sender else replace(message, sender=self.sender)
 
-    def completed(self, message: AnyMessage) -> AnyMessage:
-        """`message` with the fields that it lacks; the same one if it lacks none."""
-        own = {name.lower() for name in message}
+    def completed(self, message: AnyMessage, *, has_priority: bool = False) -> AnyMessage:
+        """`message` with the fields that it lacks; the same one if it lacks none.
+
+        `has_priority`: it is sent with one of its own, whatever its fields say.
+        """
+        own = {name.lower() for name in message} | ({"priority"} if has_priority else set())
         if not own.isdisjoint(_SIGNATURES):
             return message
         for together in (_PRIORITY_FIELDS, _LIST_FIELDS):

@@ -8,9 +8,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, Unpack
 
-from mailbridge.config import SMTPConfig
+from mailbridge.config import Options, SMTPConfig
 from mailbridge.envelope import Envelope
 from mailbridge.errors import MailbridgeError
 from mailbridge.net.deadline import Clock, Deadline
@@ -50,11 +50,12 @@ class Mailer:
         self._router = Router(self._upstreams(), random=random)
 
     @classmethod
-    def from_url(cls, url: str) -> "Mailer":
+    def from_url(cls, url: str, /, **options: Unpack[Options]) -> "Mailer":
+        """A mailer for `smtp://user:password@host:port/?option=value`; options beside the URL win."""
         try:
-            return cls(SMTPConfig.from_url(url))
+            return cls(SMTPConfig.from_url(url, **options))
         finally:
-            del url  # an error page would show it, with the password
+            del url, options  # an error page would show them, with the password
 
     def __repr__(self) -> str:
         return f"<Mailer {', '.join(repr(upstream.pool) for upstream in self._router.upstreams)}>"

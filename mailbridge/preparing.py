@@ -10,6 +10,7 @@ from mailbridge.content_sources import Source
 from mailbridge.envelope import Envelope
 from mailbridge.errors import InvalidMessage
 from mailbridge.message import Message
+from mailbridge.priorities import Priority
 from mailbridge.rendering import Rendered, render
 from mailbridge.signing import signed
 
@@ -24,17 +25,26 @@ def as_bytes(text: str) -> bytes:
         raise InvalidMessage(f"The message holds characters that UTF-8 can't write: {error.reason}") from None
 
 
-def prepared(message: Sendable, envelope: Envelope | None, config: SMTPConfig) -> tuple[Envelope, Rendered]:
+def priority_of(message: Sendable, given: Priority | None) -> Priority | None:
+    """The one that is given, else the message's own."""
+    return given or (message.priority if isinstance(message, Message) else None)
+
+
+def prepared(
+    message: Sendable, envelope: Envelope | None, config: SMTPConfig, *, priority: Priority | None = None
+) -> tuple[Envelope, Rendered]:
     """The envelope and the content for the wire, with `config.defaults` and signed by `config.dkim`.
 
-    Raises `InvalidMessage` and `InvalidAddress`.
+    With a `priority` of its own, a message does not get the fields of the default one. Raises
+    `InvalidMessage` and `InvalidAddress`.
     """
+    has_priority = priority_of(message, priority) is not None
     if isinstance(message, Message):
         message = config.defaults.with_sender(message)
         # Asked for before it becomes MIME, where Bcc is not.
         envelope, message = envelope or message.envelope(), message.as_email_message()
     if isinstance(message, AnyMessage):
-        message = config.defaults.completed(message)
+        message = config.defaults.completed(message, has_priority=has_priority)
     if envelope is None:
         if not isinstance(message, AnyMessage):
             raise InvalidMessage("Bytes, files and iterators need envelope=Envelope(sender, recipients)")

@@ -136,5 +136,5 @@ class ServerBreaker:
 
 
 def _was_waited_for(error: MailbridgeError) -> bool:
-    """Whether the server used up a time limit of its own; that of the send may be too short for any."""
+    """Whether the server used up a limit of its own. That of the send may have been too short for any."""
     return isinstance(error, TimeoutError) and not isinstance(error, DeadlineExceeded)

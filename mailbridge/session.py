@@ -14,10 +14,9 @@ from mailbridge.envelope import Envelope
 from mailbridge.errors import ConnectTimeout, DeadlineExceeded, MailbridgeError
 from mailbridge.failover import judge
 from mailbridge.flows.content import Progress
-from mailbridge.message import Message
 from mailbridge.net.deadline import Clock, Deadline
 from mailbridge.pool import Lease
-from mailbridge.preparing import Sendable, prepared
+from mailbridge.preparing import Sendable, prepared, priority_of
 from mailbridge.priorities import NORMAL_LANE, Priority, lane_of
 from mailbridge.ratelimit.turns import Turn
 from mailbridge.rendering import Rendered
@@ -50,7 +49,7 @@ class Session:
         self._upstream: Upstream | None = None  # where the lease is from
         self._lane = NORMAL_LANE  # of this message
         self._progress: Progress | None = None
-        self._connection_id: str | None = None  # of the last session that was tried for it
+        self._failed_on: dict[MailbridgeError, str] = {}  # the ids of the sessions that it failed on
         #: Why no session could be had, after a send failed for that.
         self.failure: MailbridgeError | None = None
 
@@ -66,19 +65,15 @@ class Session:
         """As `Mailer.send`."""
         self._progress = progress
         limit = Deadline.after(deadline, self._clock).within(self._config.timeouts.total)
-        self._lane = lane_of(
-            priority
-            or (message.priority if isinstance(message, Message) else None)
-            or self._config.defaults.priority
-        )
-        outgoing, rendered = prepared(message, envelope, self._config)
-        began, self._connection_id = self._clock(), None
+        self._lane = lane_of(priority_of(message, priority) or self._config.defaults.priority)
+        outgoing, rendered = prepared(message, envelope, self._config, priority=priority)
+        began = self._clock()
         try:
             result = self._deliver(outgoing, rendered, limit)
         except MailbridgeError as error:
             self._config.log.not_sent(
                 error,
-                connection_id=self._connection_id,
+                connection_id=self._failed_on.get(error),
                 message_id=rendered.message_id,
                 size=rendered.size,
                 recipients=len(outgoing.recipients),
@@ -86,6 +81,7 @@ class Session:
             )
             raise
         finally:
+            self._failed_on.clear()
             if rendered is not message:
                 rendered.close()
         try:
@@ -229,10 +225,11 @@ class Session:
         limit: Deadline,
     ) -> SendResult:
         connection, began = lease.thing, self._clock()
-        is_first, self._connection_id = lease.uses == 1, connection.id
+        is_first = lease.uses == 1
         try:
             result = connection.send(envelope, rendered, limit, progress=self._progress, pace=turn)
         except MailbridgeError as error:
+            self._failed_on[error] = connection.id
             if self._upstream is not None:
                 self._upstream.heed(error, began, on_reused=not is_first)
             raise

@@ -144,7 +144,8 @@ class EmailBackend(ConfiguredBackend):
         """
         sender = self.prep_address(message.from_email, force_ascii=False)
         recipients = [self.prep_address(address, force_ascii=False) for address in message.recipients()]
-        completed = config.defaults.completed(message.message())
+        has_priority = getattr(message, "mailbridge_priority", None) is not None
+        completed = config.defaults.completed(message.message(), has_priority=has_priority)
         return mailbridge.render(completed), Envelope(sender, recipients, **_wishes(message))
 
     def deliver(self, config: SMTPConfig, deliveries: list[Delivery]) -> None:

@@ -80,7 +80,12 @@ class Connection:
             return session.send(rendered, envelope=envelope, deadline=deadline, priority=priority)
 
         result = self._state.deliver(
-            message, self._name, transmit, envelope_from=envelope_from, wishes=wishes
+            message,
+            self._name,
+            transmit,
+            envelope_from=envelope_from,
+            has_priority=priority is not None,
+            wishes=wishes,
         )
         self.num_emails += 1
         return result

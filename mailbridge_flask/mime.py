@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from email.message import EmailMessage, MIMEPart
+from email.message import Message as AnyMessage
 from typing import TYPE_CHECKING, Any
 
 import mailbridge
@@ -31,10 +32,16 @@ def rendered(
     sender: AnyAddress | None,
     ascii_filenames: bool,
     defaults: MessageDefaults | None = None,
+    has_priority: bool = False,
 ) -> Rendered:
-    """The whole message as it is sent. Raises InvalidMessage and its kinds InvalidAddress, BadHeaderError."""
-    structure = email_message(message, sender=sender, ascii_filenames=ascii_filenames)
-    return mailbridge.render(defaults.completed(structure) if defaults else structure)
+    """The whole message as it is sent. Raises InvalidMessage and its kinds InvalidAddress, BadHeaderError.
+
+    With a priority of its own it does not get the fields of the default one.
+    """
+    structure: AnyMessage = email_message(message, sender=sender, ascii_filenames=ascii_filenames)
+    if defaults is not None:
+        structure = defaults.completed(structure, has_priority=has_priority)
+    return mailbridge.render(structure)
 
 
 def envelope(

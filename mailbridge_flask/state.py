@@ -81,7 +81,7 @@ class MailState:
         def transmit(rendered: Rendered, envelope: Envelope) -> SendResult:
             return mailer.send(rendered, envelope=envelope, deadline=deadline, priority=priority)
 
-        return self.deliver(message, using, transmit, wishes=wishes)
+        return self.deliver(message, using, transmit, has_priority=priority is not None, wishes=wishes)
 
     def send_message(self, *args: Any, **kwargs: Any) -> SendResult | None:
         """Send the message that these arguments make."""
@@ -109,6 +109,7 @@ class MailState:
         transmit: Transmit,
         *,
         envelope_from: AnyAddress | None = None,
+        has_priority: bool = False,
         wishes: EnvelopeOptions | None = None,
     ) -> SendResult | None:
         """Prepare a message, tell who listens, and hand it to `transmit` unless sending is suppressed.
@@ -120,7 +121,7 @@ class MailState:
         message.mailbridge_result = None
         signals.message_sending.send(self.app, message=message, mailer=name)
         try:
-            rendered, envelope = self._prepared(message, name, envelope_from, wishes or {})
+            rendered, envelope = self._prepared(message, name, envelope_from, wishes or {}, has_priority)
             result = None if self.suppress else transmit(rendered, envelope)
         except Exception as error:
             signals.announce(signals.message_failed, self.app, message=message, mailer=name, error=error)
@@ -140,7 +141,12 @@ class MailState:
             signals.email_dispatched.send(self.app, message=message)
 
     def _prepared(
-        self, message: Message, name: str, envelope_from: AnyAddress | None, wishes: EnvelopeOptions
+        self,
+        message: Message,
+        name: str,
+        envelope_from: AnyAddress | None,
+        wishes: EnvelopeOptions,
+        has_priority: bool,
     ) -> tuple[Rendered, Envelope]:
         if not message.send_to:
             raise IncompleteMessage("No recipients have been added")
@@ -156,7 +162,11 @@ class MailState:
         if message.date is None:
             message.date = time.time()
         rendered = mime.rendered(
-            message, sender=sender, ascii_filenames=self.ascii_attachments, defaults=defaults
+            message,
+            sender=sender,
+            ascii_filenames=self.ascii_attachments,
+            defaults=defaults,
+            has_priority=has_priority,
         )
         return rendered, mime.envelope(message, sender=sender, envelope_from=envelope_from, wishes=wishes)
 

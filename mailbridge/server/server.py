@@ -236,4 +236,6 @@ def _listen(host: str, port: int) -> socket.socket:
     both = family == socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6()
     listening = socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     listening.setblocking(False)
+    # Accepted sockets inherit it. asyncio sets it itself only where a socket names its protocol: not here.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening

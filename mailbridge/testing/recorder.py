@@ -17,9 +17,8 @@ from mailbridge.config import SMTPConfig
 from mailbridge.envelope import Envelope
 from mailbridge.errors import MailbridgeError
 from mailbridge.mailer import Mailer
-from mailbridge.message import Message
-from mailbridge.preparing import Sendable, prepared
-from mailbridge.priorities import Priority
+from mailbridge.preparing import Sendable, prepared, priority_of
+from mailbridge.priorities import Priority, lane_of
 from mailbridge.registry import make_mailers
 from mailbridge.rendering import Rendered
 from mailbridge.results import Reply, SendResult, VerifyReport
@@ -118,8 +117,9 @@ class _RecordingSession(Session):
         priority: Priority | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> SendResult:
-        wanted = priority or (message.priority if isinstance(message, Message) else None) or "normal"
-        outgoing, rendered = prepared(message, envelope, self._config)
+        wanted = priority_of(message, priority) or self._config.defaults.priority or "normal"
+        lane_of(wanted)  # what is none is refused
+        outgoing, rendered = prepared(message, envelope, self._config, priority=priority)
         content = _whole(rendered)
         self._notes.take(
             RecordedMessage(envelope=outgoing, content=content, priority=wanted, config=self._config)

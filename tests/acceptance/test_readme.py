@@ -129,6 +129,17 @@ def test_plain_python(run: Run) -> None:
     assert b"invoice.pdf" in message.content
 
 
+def test_several_servers_a_rate_and_a_default_sender(run: Run) -> None:
+    run.python(f"""{run.here(python_of("More, in a line or two")[0])}
+from mailbridge import Mailer, Message
+
+with Mailer(config) as mailer:
+    mailer.send(Message("Hello", to="ann@example.org", text="How are you?"))
+""")
+    [message] = run.server.messages
+    assert (message.sender, message.recipients) == ("shop@example.com", ("ann@example.org",))
+
+
 def test_command_line(run: Run) -> None:
     lines = [line.strip() for line in section("Command line").splitlines() if line.startswith("    ")]
     url = re.fullmatch(r"export MAILBRIDGE_URL='(.*)'", lines[0])

@@ -52,6 +52,15 @@ def test_what_a_message_says_itself_stays(use: Use, server: ScriptedServer) -> N
     assert message.extra_headers == {"x-site": "me"}
 
 
+def test_an_urgent_message_is_not_called_unimportant(use: Use, server: ScriptedServer) -> None:
+    use(server, security="none", defaults=DEFAULTS)
+    message = EmailMessage("Reset", "x", SENDER, ["b@y.example"])
+    message.mailbridge_priority = "high"  # type: ignore[attr-defined]
+    message.send()
+    found = sent_to(server)
+    assert (found["X-Site"], found["Importance"], found["X-Priority"]) == ("ü", None, None)
+
+
 @pytest.mark.needs("dkim", "nacl")
 def test_messages_are_signed(use: Use, server: ScriptedServer, tmp_path: Path) -> None:
     path = tmp_path / "key.pem"

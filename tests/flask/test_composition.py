@@ -51,6 +51,16 @@ def test_what_a_message_says_itself_stays(server: ScriptedServer) -> None:
     assert (found["Importance"], found["X-Priority"]) == ("normal", None)
 
 
+def test_a_priority_to_send_with_is_one_of_its_own(server: ScriptedServer) -> None:
+    app = app_for(server, MAILBRIDGE_DEFAULTS=DEFAULTS)
+    mail = Mail(app)
+    with app.app_context():
+        mail.send(message(), priority="low")
+        with mail.connect() as connection:
+            connection.send(message(), priority="low")
+    assert [parsed(each)["Importance"] for each in server.messages] == [None, None]
+
+
 @pytest.mark.parametrize(
     ("configured", "expected"),
     [({}, "site@x.example"), ({"MAILBRIDGE_DEFAULT_SENDER": "flask@x.example"}, "flask@x.example")],

@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 from email import message_from_bytes, policy
 from pathlib import Path
 
@@ -9,6 +12,8 @@ import pytest
 
 from mailbridge.cli import main
 from mailbridge.testing import ScriptedServer
+
+SEND = ("send", "smtp://x/", "--from", "a@x.example", "--to", "b@y.example")
 
 
 def url(server: ScriptedServer, credentials: str = "") -> str:
@@ -74,6 +79,13 @@ def test_verify_as_json(capsys: pytest.CaptureFixture[str]) -> None:
             ["send", "smtp://x/", "--from", "a@x.example", "--to", "b@y.example", "--raw", "/nowhere/x"],
             "No such file",
         ),
+        (
+            [*SEND, "--raw", __file__, "--subject", "x"],
+            "--raw is a whole message, so nothing is added to it: --subject",
+        ),
+        ([*SEND, "--raw", __file__, "--html", "x", "--attach", "y"], "--html, --attach"),
+        ([*SEND, "--file", sys.executable], "is not text in UTF-8"),
+        ([*SEND, "--html", sys.executable], "is not text in UTF-8"),
     ],
 )
 def test_wrong_usage_is_2(
@@ -117,6 +129,30 @@ def test_send_text_html_and_a_file(capsys: pytest.CaptureFixture[str], tmp_path:
     assert f"127.0.0.1:{server.port} took" in out
     for part in (b"multipart/mixed", b"text/plain", b"text/html", b'filename="data.bin"', b"=?utf-8?"):
         assert part in content
+
+
+def test_a_reader_who_has_seen_enough_is_no_error() -> None:
+    """As `head` is."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "mailbridge", "services"],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=30,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_html_alone_has_no_empty_text_beside_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("<b>hello</b>")
+    with ScriptedServer() as server:
+        run(capsys, "send", url(server), *ADDRESSES, "--html", str(tmp_path / "page.html"))
+        message = message_from_bytes(server.messages[0].content, policy=policy.default)
+    assert message.get_content_type() == "text/html"
 
 
 def test_send_a_whole_message_as_it_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from mailbridge import ConfigurationError, Envelope, InvalidMessage, Message, SMTPConfig, render
+from mailbridge import ConfigurationError, Envelope, InvalidMessage, Mailer, Message, SMTPConfig, render
 from mailbridge.preparing import Sendable, prepared
+from mailbridge.testing import ScriptedServer
 
 ALL: dict[str, Any] = {
     "sender": ("Jörg, Ä", "site@x.example"),
@@ -98,6 +99,31 @@ def test_one_that_is_normal_on_purpose() -> None:
     """Says so in a field of its own, since "normal" writes none."""
     found = fields(sent(email_message(From="a@x.example", Importance="normal"), priority="low")[1])
     assert (found["importance"], "x-priority" in found) == ("normal", False)
+
+
+def test_a_priority_to_send_with_is_one_of_its_own() -> None:
+    """No password reset goes first here and is called unimportant there."""
+    config = SMTPConfig(defaults={"sender": "a@x.example", "priority": "low", "headers": {"X-Site": "x"}})
+    ours = Message("s", to="b@y.example", priority="normal")
+    for message, priority in (
+        (email_message(), "high"),
+        (Message("s", to="b@y.example"), "high"),
+        (ours, None),
+    ):
+        _, rendered = prepared(message, None, config, priority=priority)  # type: ignore[arg-type]
+        assert isinstance(rendered.content, bytes)
+        found = fields(rendered.content)
+        assert found["x-site"] == "x"
+        assert {"importance", "priority", "x-priority"}.isdisjoint(found)
+
+
+def test_the_mailer_heeds_the_priority_to_send_with() -> None:
+    with ScriptedServer() as server:
+        with Mailer.from_url(server.url, defaults={"priority": "low"}) as mailer:
+            mailer.send(email_message(From="a@x.example"), priority="high")
+            mailer.send(email_message(From="a@x.example"))
+        first, second = (fields(received.content) for received in server.messages)
+    assert ("importance" in first, second["importance"]) == (False, "low")
 
 
 def test_nothing_of_the_callers_is_changed() -> None:

@@ -250,6 +250,12 @@ def test_from_url() -> None:
         assert mailer.send(email()).accepted
 
 
+def test_options_beside_a_url_win() -> None:
+    mailer = Mailer.from_url("smtp://x.example/?timeout=9&pool.max_size=3", timeout=7, partial="all-or-none")
+    assert (mailer.config.timeouts.command, mailer.config.partial) == (7, "all-or-none")
+    assert mailer.config.pool.max_size == 3
+
+
 def test_every_error_of_a_send_is_one_of_ours() -> None:
     server = ScriptedServer(faults=[Fault("greeting", "garbage")])
     with server, mailer_to(server) as mailer, pytest.raises(MailbridgeError) as caught:

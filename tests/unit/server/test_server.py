@@ -100,6 +100,21 @@ def test_hosts(host: str, to: str) -> None:
         caller.hello()
 
 
+def test_replies_do_not_wait_for_the_client_s_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply of several lines is several writes; Nagle would hold back all but the first, for 40 ms."""
+    accept, accepted = socket.socket.accept, []
+
+    def keep(listening: socket.socket) -> tuple[socket.socket, object]:
+        accepted.append(accept(listening))
+        return accepted[-1]
+
+    monkeypatch.setattr(socket.socket, "accept", keep)
+    with mailroom() as room, Caller(room.port) as caller:
+        caller.hello()
+        ((ours, _),) = accepted
+        assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 class TestStopping:
     def test_the_idle_are_told(self) -> None:
         with mailroom() as room, Caller(room.port) as caller:

@@ -51,6 +51,15 @@ def test_what_a_mailer_refuses_beforehand_is_refused() -> None:
     assert mailer.messages == ()
 
 
+def test_priorities_are_those_of_a_mailer() -> None:
+    mailer = RecordingMailer(SMTPConfig(defaults={"priority": "low"}))
+    mailer.send(MESSAGE)
+    mailer.send(MESSAGE, priority="normal")
+    assert [each.priority for each in mailer.messages] == ["low", "normal"]
+    with pytest.raises(InvalidMessage, match="priority"):
+        mailer.send(MESSAGE, priority="urgent")  # type: ignore[arg-type]
+
+
 def test_failures_come_when_they_are_ordered() -> None:
     mailer = RecordingMailer()
     mailer.fail(ConnectionLost("gone", stage="data"))
