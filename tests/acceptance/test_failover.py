@@ -170,7 +170,6 @@ def served(
         yield Pair(one, other, mailer, clock)
 
 
-@pytest.mark.matrix
 @pytest.mark.parametrize("pipelining", [True, False], ids=["pipelined", "lockstep"])
 @pytest.mark.parametrize(("step", "how", "expected"), cases())
 def test_the_first_server_fails(
@@ -207,6 +206,7 @@ def test_the_first_server_fails(
 # ---- down, and up again
 
 
+@pytest.mark.matrix
 def test_down_and_up_again() -> None:
     with pair() as both:
         both.first.refuse()

@@ -154,7 +154,7 @@ CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
 @pytest.mark.timeout(240)
-@settings(max_examples=50, phases=PHASES, suppress_health_check=CHECKS)
+@settings(max_examples=25, phases=PHASES, suppress_health_check=CHECKS)
 @given(message=MESSAGES)
 def test_what_was_meant_is_read(parse: Parse, message: Message) -> None:
     assert parse(content_of(message)) == meant(message)

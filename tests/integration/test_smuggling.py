@@ -75,7 +75,7 @@ def bodies() -> st.SearchStrategy[bytes]:
 
 # The first example that hypothesis makes is the simplest one; it is the others that count.
 batches = settings(
-    max_examples=6,
+    max_examples=4,
     deadline=None,
     database=None,
     phases=[Phase.generate, Phase.shrink],
