@@ -47,7 +47,8 @@ def add_serve(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--use-proxy",
-        action="append",
+        action="extend",
+        nargs="+",
         default=[],
         metavar="CIDR",
         help="believe the PROXY header of these addresses, or '*' of all",
