@@ -44,12 +44,14 @@ def test_a_burst_goes_and_the_next_is_told_how_long_to_wait(client: Any) -> None
 
 
 def test_what_is_said_holds(client: Any) -> None:
+    """Whoever waits for as long as was said may go; and six times the limit takes five periods at least."""
     ask, began = limiter(client, limit=4, per=0.2), time.monotonic()
-    for _ in range(5):
-        assert [ask() for _ in range(4)] == [0, 0, 0, 0]
-        wait = ask()
-        assert 0 < wait <= 0.2
-        time.sleep(wait)
+    assert [ask() for _ in range(4)] == [0, 0, 0, 0]
+    for _ in range(20):
+        if wait := ask():
+            assert 0 < wait <= 0.2
+            time.sleep(wait)
+            assert ask() == 0
     assert time.monotonic() - began >= 1.0
 
 
@@ -57,23 +59,25 @@ def test_the_servers_own_times_are_strict(client: Any) -> None:
     ask, times = limiter(client, limit=2, per=0.05), []
     while len(times) < 20:
         if not ask():
-            times.append(int(client.lindex("k", -1)) / 1e6)
+            last = client.lindex("k", -1)
+            if last is not None:  # this test was so slow that the key has expired
+                times.append(int(last) / 1e6)
             assert client.llen("k") <= 2
     assert is_within(times, 2, 0.05 - 1e-6)
     assert times[-1] - times[0] < 5
 
 
 def test_keys_are_limits_of_their_own_and_equal_limiters_share_one(client: Any, redis: Redis) -> None:
-    one, same, other = limiter(client), limiter(client), limiter(client, "other")
+    one, same, other = limiter(client, per=60), limiter(client, per=60), limiter(client, "other", per=60)
     assert one == same
     assert hash(one) == hash(same)
     assert one != other
     assert one() == 0
     assert same() > 0
     assert other() == 0
-    by_url = RedisRateLimiter(redis.url, "k", limit=1, slack=0)
+    by_url = RedisRateLimiter(redis.url, "k", limit=1, per=60, slack=0)
     assert by_url() > 0
-    assert by_url == RedisRateLimiter(redis.url, "k", limit=1, slack=0)
+    assert by_url == RedisRateLimiter(redis.url, "k", limit=1, per=60, slack=0)
     assert SMTPConfig(rate=one) == SMTPConfig(rate=same)
     assert PASSWORD not in repr(by_url) + repr(SMTPConfig(rate=by_url))
 
@@ -82,11 +86,15 @@ def test_a_clock_that_is_set_back_holds_nobody_up_for_long(client: Any) -> None:
     seconds, micro = client.time()
     ahead = (seconds + 3600) * 1_000_000 + micro
     client.rpush("k", ahead - 5, ahead)
-    ask = limiter(client, limit=2, per=0.2)
-    assert 0.15 < ask() <= 0.2
-    assert ask() < 0.2
-    time.sleep(0.21)
-    assert ask() == 0
+    ask = limiter(client, limit=2, per=60)
+    assert 55 < ask() <= 60
+    assert 55 < ask() <= 60
+    # The times that lay ahead have become the present, and count no longer than any other.
+    soon = limiter(client, limit=2, per=0.2)
+    if wait := soon():
+        assert wait <= 0.2
+        time.sleep(wait)
+        assert soon() == 0
 
 
 def test_a_limit_that_was_lowered_counts_what_is_there(client: Any) -> None:
@@ -99,7 +107,7 @@ def test_a_limit_that_was_lowered_counts_what_is_there(client: Any) -> None:
 
 def test_numbers_stay_whole(client: Any) -> None:
     """Lua would write microseconds since 1970 as 1.7e+15."""
-    ask = limiter(client, limit=5)
+    ask = limiter(client, limit=5, per=60)
     ask()
     assert client.lindex("k", 0).isdigit()
     assert "string.format('%.0f', now)" in SCRIPT

@@ -393,6 +393,7 @@ def test_the_message_after_a_refused_chunk_begins_with_rset() -> None:
             assert caught.value.stage == "content"
             assert connection.is_open
             connection.send(ENVELOPE, RAW)
+        server.wait_for(lambda: server.connections[0].is_closed)  # nobody awaits the answer to QUIT
         verbs = server.connections[0].verbs
         assert verbs[verbs.index("BDAT") :] == (*("BDAT", "RSET", "MAIL", "RCPT", "RCPT", "BDAT", "QUIT"),)
 
