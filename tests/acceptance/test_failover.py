@@ -47,7 +47,16 @@ from tests.acceptance.sending import (
     message,
     number_of,
 )
-from tests.acceptance.test_fault_matrix import BIG, SMALL, fault_at, time_limit
+from tests.acceptance.test_fault_matrix import (
+    BIG,
+    SMALL,
+    ending_at_once,
+    ending_in_time,
+    fault_at,
+    side_by_side,
+    time_limit,
+    timeouts,
+)
 from tests.servers.certificates import Certificates
 
 NEXT, STAYS, UNKNOWN = "next", "stays", "unknown"
@@ -73,14 +82,14 @@ final      unknown  unknown  next     stays    stays    unknown  unknown  unknow
 """
 
 
-def cases() -> list[Any]:
-    found = []
+def cases() -> list[tuple[str, str, str]]:
     (_, *faults), *rows = (line.split() for line in TABLE.strip().splitlines())
-    for step, *words in rows:
-        for how, word in zip(faults, words, strict=True):
-            if word != "-":
-                found.append(pytest.param(step, how, word, id=f"{step}-{how}"))
-    return found
+    return [
+        (step, how, word)
+        for step, *words in rows
+        for how, word in zip(faults, words, strict=True)
+        if word != "-"
+    ]
 
 
 @dataclass
@@ -139,9 +148,7 @@ def pair(
 
 
 @contextmanager
-def served(
-    certificates: Certificates, fault: Fault, *, step: str, pipelining: bool, seconds: float
-) -> Iterator[Pair]:
+def served(certificates: Certificates, *, step: str, how: str, pipelining: bool) -> Iterator[Pair]:
     clock = ShiftedClock()
     is_implicit = step == "implicit"
     login: dict[str, Any] = {"username": USER, "password": PASSWORD}
@@ -153,14 +160,21 @@ def served(
         "keywords": keywords,
     }
     with (
-        ScriptedServer(faults=[fault], tls="implicit" if is_implicit else "starttls", **common) as one,
+        ScriptedServer(
+            faults=[fault_at(step, how)], tls="implicit" if is_implicit else "starttls", **common
+        ) as one,
         ScriptedServer(tls="starttls", **common) as other,
         Mailer(
             SMTPConfig(
                 timeout=10,
                 tls={"ca_file": str(certificates.ca_file)},
                 servers=[
-                    entry(one, security="tls" if is_implicit else "starttls", timeout=seconds, **login),
+                    entry(
+                        one,
+                        security="tls" if is_implicit else "starttls",
+                        timeouts=timeouts(step, how),
+                        **login,
+                    ),
                     entry(other, priority=2, **login),
                 ],
             ),
@@ -171,15 +185,27 @@ def served(
 
 
 @pytest.mark.parametrize("pipelining", [True, False], ids=["pipelined", "lockstep"])
-@pytest.mark.parametrize(("step", "how", "expected"), cases())
+@pytest.mark.parametrize(("step", "how", "expected"), ending_at_once(cases()))
 def test_the_first_server_fails(
+    certificates: Certificates, step: str, how: str, expected: str, pipelining: bool
+) -> None:
+    check_first_server_fails(certificates, step, how, expected, pipelining)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("found", ending_in_time(cases()))
+def test_the_first_server_does_not_answer(
+    certificates: Certificates, found: list[tuple[str, str, str]]
+) -> None:
+    side_by_side(check_first_server_fails, certificates, found)
+
+
+def check_first_server_fails(
     certificates: Certificates, step: str, how: str, expected: str, pipelining: bool
 ) -> None:
     limit = time_limit(step, how)
     size = BIG if step == "content" else SMALL
-    with served(
-        certificates, fault_at(step, how), step=step, pipelining=pipelining, seconds=limit or 10
-    ) as both:
+    with served(certificates, step=step, how=how, pipelining=pipelining) as both:
         began = time.monotonic()
         (outcome,) = both.mailer.send_many([(message(1, size=size), envelope())])
         assert time.monotonic() - began < limit + MARGIN
