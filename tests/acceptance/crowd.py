@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 SECONDS = 20
 
@@ -29,3 +31,16 @@ def in_threads(acts: Iterable[Callable[[], object]]) -> None:
         assert not thread.is_alive(), "hangs"
     if errors:
         raise errors[0]
+
+
+def side_by_side(check: Callable[..., object], cases: Iterable[tuple[Any, ...]]) -> None:
+    """Checks all cases at the same time: they spend it waiting. An error names its case."""
+
+    def checked(*case: Any) -> None:
+        try:
+            check(*case)
+        except BaseException as error:
+            error.add_note(f"The case: {case}")
+            raise
+
+    in_threads(partial(checked, *case) for case in cases)

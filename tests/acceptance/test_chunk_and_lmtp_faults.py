@@ -1,7 +1,8 @@
 """Every step of BDAT and LMTP, every fault: what the caller is told, and what the server has.
 
 The tables are the specification, as in the matrix of SMTP; opening and login are the same there and here.
-Each case ends by sending another message, which must get through.
+Each case ends by sending another message, which must get through. Cases that take a time limit to its end
+take it side by side.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,7 @@ from mailbridge import (
     SMTPConnection,
 )
 from mailbridge.testing import DEFAULT_KEYWORDS, Dialogue, Fault, ScriptedServer
+from tests.acceptance.crowd import side_by_side
 from tests.acceptance.sending import (
     MARGIN,
     committed,
@@ -61,19 +64,34 @@ second     ?lost    ?lost    ?lost    other    other    ?late    ?late    ?bad  
 third      ?lost    ?lost    other    other    other    ?late    ?late    ?bad     ?bad     ?late
 """
 REPLIES = {"421": "421 4.3.2 Closing", "4yz": "450 4.7.1 Not now", "5yz": "550 5.7.1 Never"}
-LIMIT = 0.3  # seconds, for each stage of a case that takes all its time
+TAKES_ALL_ITS_TIME = ("silence", "half", "drip")
+LIMIT = 0.8  # seconds, for the stage of a case that takes all its time
 PATIENT = 10.0
 LARGE = 3 << 20  # four chunks
 THREE = ("one@b.example", "two@b.example", "three@b.example")
 
 
-def cases(table: str) -> list[object]:
+Case = tuple[str, str, str]
+
+
+def cases(table: str) -> list[Case]:
     (_, *faults), *rows = (line.split() for line in table.strip().splitlines())
+    return [(step, how, word) for step, *words in rows for how, word in zip(faults, words, strict=True)]
+
+
+def ending_at_once(table: str) -> Any:
     return [
-        pytest.param(step, how, word, id=f"{step}-{how}")
-        for step, *words in rows
-        for how, word in zip(faults, words, strict=True)
+        pytest.param(*case, id=f"{case[0]}-{case[1]}")
+        for case in cases(table)
+        if case[1] not in TAKES_ALL_ITS_TIME
     ]
+
+
+def ending_in_time(table: str) -> Any:
+    """The others, by step."""
+    others = [case for case in cases(table) if case[1] in TAKES_ALL_ITS_TIME]
+    steps = dict.fromkeys(case[0] for case in others)
+    return [pytest.param([case for case in others if case[0] == step], id=step) for step in steps]
 
 
 def fault_at(stage: str, how: str, occurrence: int = 1) -> Fault:
@@ -92,10 +110,13 @@ def served(
     fault: Fault, how: str, *, pipelining: bool, lmtp: bool = False, **options: object
 ) -> Iterator[tuple[ScriptedServer, Mailer]]:
     offered = [k for k in (*DEFAULT_KEYWORDS, "CHUNKING") if pipelining or k != "PIPELINING"]
-    seconds = LIMIT if how in ("silence", "half", "drip") else PATIENT
+    # Nothing but the time limit of the stage that fails can run out.
+    timeouts = dict.fromkeys(("connect", "greeting", "command", "data", "final"), PATIENT)
+    if how in TAKES_ALL_ITS_TIME:
+        timeouts["final" if fault.stage == "final" else "command"] = LIMIT
     with (
         ScriptedServer(faults=[fault], keywords=offered, lmtp=lmtp) as server,
-        mailer_for(server, timeout=seconds, protocol="lmtp" if lmtp else "smtp", **options) as mailer,
+        mailer_for(server, timeouts=timeouts, protocol="lmtp" if lmtp else "smtp", **options) as mailer,
     ):
         yield server, mailer
         assert server.unfired == ()
@@ -103,8 +124,18 @@ def served(
 
 @pytest.mark.parametrize("pipelining", [True, False], ids=["pipelined", "lockstep"])
 @pytest.mark.parametrize("is_reused", [False, True], ids=["new", "reused"])
-@pytest.mark.parametrize(("step", "how", "word"), cases(CHUNKS))
+@pytest.mark.parametrize(("step", "how", "word"), ending_at_once(CHUNKS))
 def test_chunks(step: str, how: str, word: str, is_reused: bool, pipelining: bool) -> None:
+    check_chunks(step, how, word, is_reused, pipelining)
+
+
+@pytest.mark.parametrize("is_reused", [False, True], ids=["new", "reused"])
+@pytest.mark.parametrize("found", ending_in_time(CHUNKS))
+def test_chunks_without_an_answer(found: list[Case], is_reused: bool) -> None:
+    side_by_side(check_chunks, [(*case, is_reused, way) for case in found for way in (True, False)])
+
+
+def check_chunks(step: str, how: str, word: str, is_reused: bool, pipelining: bool) -> None:
     is_unknown, kind = word.startswith("?"), word.lstrip("?").partition(",")[0]
     # Lost before the commit, a message goes on a fresh session unseen.
     is_replayed = is_reused and kind in ("lost", "goodbye", "late") and step != "final"
@@ -138,18 +169,28 @@ def test_chunks(step: str, how: str, word: str, is_reused: bool, pipelining: boo
         assert all(m.chunks for m in server.messages)
 
 
-@pytest.mark.parametrize(
-    ("pipelining", "chunking"),
-    [(True, False), (False, False), (True, True)],
-    ids=["DATA", "DATA in lockstep", "BDAT"],
-)
-@pytest.mark.parametrize(("step", "how", "word"), cases(RECIPIENTS))
+WAYS = {"DATA": (True, False), "DATA in lockstep": (False, False), "BDAT": (True, True)}
+
+
+@pytest.mark.parametrize(("pipelining", "chunking"), WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize(("step", "how", "word"), ending_at_once(RECIPIENTS))
 def test_recipients(step: str, how: str, word: str, pipelining: bool, chunking: bool) -> None:
+    check_recipients(step, how, word, pipelining, chunking)
+
+
+@pytest.mark.parametrize("found", ending_in_time(RECIPIENTS))
+def test_recipients_without_an_answer(found: list[Case]) -> None:
+    side_by_side(check_recipients, [(*case, *way) for case in found for way in WAYS.values()])
+
+
+def check_recipients(step: str, how: str, word: str, pipelining: bool, chunking: bool) -> None:
     position = ["first", "second", "third"].index(step)
     fault = fault_at("final", how, position + 1)
     partial = "all-or-none" if chunking else "deliver"
     with served(fault, how, pipelining=pipelining, lmtp=True, partial=partial) as (server, mailer):
         (outcome,) = mailer.send_many([(message(1), envelope(*THREE))])
+        if isinstance(outcome, MailbridgeError):  # the client has left, and the server goes on for a moment
+            server.wait_for(lambda: server.connections[0].is_closed)
         has_it = [m.recipients[0] for m in server.messages]
         if word == "other":
             others = tuple(name for name in THREE if name != THREE[position])
@@ -270,7 +311,7 @@ def test_empty_lines_between_replies(feed: str) -> None:
 
 
 def _reaches_a_server(dialogue: Dialogue) -> None:
-    with ScriptedServer([dialogue]) as server, mailer_for(server, timeout=2) as mailer:
+    with ScriptedServer([dialogue]) as server, mailer_for(server, timeout=PATIENT) as mailer:
         assert mailer.send(message(1), envelope=envelope()).accepted
         mailer.close()
         server.wait_for(lambda: server.connections[0].is_closed)

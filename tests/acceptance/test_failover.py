@@ -37,6 +37,7 @@ from mailbridge import (
 from mailbridge.breaker import COOLDOWN
 from mailbridge.server_breaker import FIRST_COOLDOWN, LONGEST_COOLDOWN
 from mailbridge.testing import DEFAULT_KEYWORDS, Fault, ScriptedServer
+from tests.acceptance.crowd import side_by_side
 from tests.acceptance.sending import (
     MARGIN,
     PASSWORD,
@@ -50,10 +51,10 @@ from tests.acceptance.sending import (
 from tests.acceptance.test_fault_matrix import (
     BIG,
     SMALL,
+    both_ways,
     ending_at_once,
     ending_in_time,
     fault_at,
-    side_by_side,
     time_limit,
     timeouts,
 )
@@ -197,7 +198,7 @@ def test_the_first_server_fails(
 def test_the_first_server_does_not_answer(
     certificates: Certificates, found: list[tuple[str, str, str]]
 ) -> None:
-    side_by_side(check_first_server_fails, certificates, found)
+    side_by_side(check_first_server_fails, both_ways(certificates, found))
 
 
 def check_first_server_fails(

@@ -9,10 +9,9 @@ time limit to its end take it side by side.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import pytest
@@ -37,7 +36,7 @@ from mailbridge import (
 )
 from mailbridge.breaker import COOLDOWN
 from mailbridge.testing import DEFAULT_KEYWORDS, Fault, ScriptedServer
-from tests.acceptance.crowd import in_threads
+from tests.acceptance.crowd import side_by_side
 from tests.acceptance.sending import (
     MARGIN,
     PASSWORD,
@@ -213,17 +212,9 @@ def ending_in_time(found: list[Any]) -> Any:
     return [pytest.param([case for case in others if case[0] == step], id=step) for step in steps]
 
 
-def side_by_side(check: Callable[..., None], certificates: Certificates, found: list[Any]) -> None:
-    """Check all cases, pipelined and in lockstep, at the same time."""
-
-    def checked(*arguments: Any) -> None:
-        try:
-            check(certificates, *arguments)
-        except BaseException as error:
-            error.add_note(f"The case: {arguments}")
-            raise
-
-    in_threads(partial(checked, *case, pipelining) for case in found for pipelining in (True, False))
+def both_ways(certificates: Certificates, found: list[Any]) -> list[Any]:
+    """The cases, pipelined and in lockstep."""
+    return [(certificates, *case, pipelining) for case in found for pipelining in (True, False)]
 
 
 @contextmanager
@@ -279,7 +270,7 @@ def test_new_session(
 
 @pytest.mark.parametrize("found", ending_in_time(cases(*NEW)))
 def test_new_session_that_gets_no_answer(certificates: Certificates, found: list[Case]) -> None:
-    side_by_side(check_new_session, certificates, found)
+    side_by_side(check_new_session, both_ways(certificates, found))
 
 
 def check_new_session(
@@ -318,7 +309,7 @@ def test_reused_session(
 
 @pytest.mark.parametrize("found", ending_in_time(cases(*REUSED)))
 def test_reused_session_that_gets_no_answer(certificates: Certificates, found: list[Case]) -> None:
-    side_by_side(check_reused_session, certificates, found)
+    side_by_side(check_reused_session, both_ways(certificates, found))
 
 
 def check_reused_session(
