@@ -64,7 +64,7 @@ def test_five_connections_and_twenty_threads_keep_the_limit_of_ten_seconds(
     assert committed(server) == dict.fromkeys(range(60), 1)
     assert len(server.connections) <= 5
     assert is_within(arrivals.times, 40, 10.0)
-    assert max(arrivals.times) - min(arrivals.times) < 12, "the limit is used"
+    assert max(arrivals.times) - min(arrivals.times) < 18, "the limit is used: the third window is not"
 
 
 def test_one_in_half_a_second_is_never_two_over_five_connections(
@@ -84,7 +84,7 @@ def test_three_processes_share_a_limit_over_redis(
     monkeypatch.setenv("RATE_PLACE", redis.url)
     _three_processes(server, "over_redis")
     assert is_within(arrivals.times, 30, 10.0)
-    assert max(arrivals.times) - min(arrivals.times) < 14
+    assert max(arrivals.times) - min(arrivals.times) < 18
 
 
 @pytest.mark.needs("django")
@@ -113,7 +113,7 @@ def _three_processes(server: ScriptedServer, limiter: str) -> None:
 
 
 def test_a_password_reset_overtakes_twenty_that_wait(server: ScriptedServer) -> None:
-    with Mailer(config_for(server, rate={"limit": 1, "per": 0.15})) as mailer:
+    with Mailer(config_for(server, rate={"limit": 5, "per": 1.0})) as mailer:
         begun = threading.Barrier(21)
 
         def bulk(number: int) -> None:
@@ -122,11 +122,11 @@ def test_a_password_reset_overtakes_twenty_that_wait(server: ScriptedServer) -> 
 
         def urgent() -> None:
             begun.wait(10)
-            server.wait_for(lambda: len(server.messages) >= 2)
+            server.wait_for(lambda: len(server.messages) == 5)  # for the next one there is a second's time
             mailer.send(message(99), envelope=envelope(), priority="high")
 
         in_threads([*(lambda n=n: bulk(n) for n in range(20)), urgent])  # type: ignore[misc]
         senders = list(committed(server))
     assert len(senders) == 21
-    # One or two may have been on their way when it came.
-    assert 99 in senders[2:5]
+    # Five go together, in any order.
+    assert 99 in senders[5:10]

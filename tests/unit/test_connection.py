@@ -33,7 +33,7 @@ ENVELOPE = Envelope("a@x.example", ["b@y.example", "c@y.example"])
 
 
 def config_for(server: ScriptedServer, **options: object) -> SMTPConfig:
-    settings = {"host": "127.0.0.1", "port": server.port, "security": "none", "timeout": 2}
+    settings = {"host": "127.0.0.1", "port": server.port, "security": "none", "timeout": 10}
     return SMTPConfig.from_mapping({**settings, **options})
 
 
@@ -276,7 +276,7 @@ def listener() -> Iterator[ScriptedServer]:
 def test_a_connected_socket_is_the_way_to_the_server(listener: ScriptedServer) -> None:
     """Whatever the configuration names as host is not asked."""
     sock = socket.create_connection(("127.0.0.1", listener.port))
-    config = SMTPConfig(host="nowhere.invalid", port=1, security="none", timeout=2)
+    config = SMTPConfig(host="nowhere.invalid", port=1, security="none", timeout=10)
     with SMTPConnection(config, sock=sock) as connection:
         connection.send(ENVELOPE, RAW)
         assert connection.reached is None
@@ -307,7 +307,7 @@ def test_a_socket_that_was_not_connected_is(listener: ScriptedServer, host: str)
 def test_a_unix_socket_that_was_not_connected(tmp_path: Path) -> None:
     path = tmp_path / "smtp"
     with ScriptedServer(unix_path=path) as server:
-        config = SMTPConfig(host=f"unix:{path}", timeout=2)
+        config = SMTPConfig(host=f"unix:{path}", timeout=10)
         with SMTPConnection(config, sock=socket.socket(socket.AF_UNIX)) as connection:
             connection.send(ENVELOPE, RAW)
         assert len(server.messages) == 1

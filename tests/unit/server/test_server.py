@@ -19,7 +19,7 @@ import pytest
 
 from mailbridge.errors import ConfigurationError
 from mailbridge.server import MailServer, Session
-from mailbridge.server.line import LINGER
+from mailbridge.server.server import _SPARE_SECONDS, _STOP_SECONDS
 from mailbridge.server.tls import server_context
 from tests.receiving import MAIL, SECONDS, Caller, mailroom
 from tests.servers.certificates import Certificates
@@ -27,7 +27,8 @@ from tests.servers.process import wait_until
 
 pytestmark = pytest.mark.needs("aiosmtpd")
 
-STOP_SECONDS = 2.0
+STOP_SECONDS = 2.0  # what `stop` may take
+MARGIN = 2.0  # seconds that a busy machine may add
 
 
 def keep_nothing(*_: object) -> None:
@@ -116,12 +117,17 @@ def test_replies_do_not_wait_for_the_client_s_kernel(monkeypatch: pytest.MonkeyP
 
 
 class TestStopping:
+    @pytest.fixture(autouse=True)
+    def much_time_for_clients(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """So that whoever is waited for can be told from a busy machine."""
+        monkeypatch.setattr("mailbridge.server.line.LINGER", SECONDS)
+
     def test_the_idle_are_told(self) -> None:
         with mailroom() as room, Caller(room.port) as caller:
             caller.hello()
             began = time.monotonic()
-            room.server.stop()
-            assert time.monotonic() - began < STOP_SECONDS / 2
+            room.server.stop(SECONDS)
+            assert time.monotonic() - began < SECONDS / 2
             assert caller.codes() == ["421"]
             (record,) = room.records.of("close")
             assert record.reason == "server stopped"
@@ -135,8 +141,8 @@ class TestStopping:
             caller.start_tls(str(certificates.ca_file))
             caller.ask(b"EHLO client.test")
             began = time.monotonic()
-            room.server.stop()
-            assert time.monotonic() - began < LINGER
+            room.server.stop(SECONDS)
+            assert time.monotonic() - began < SECONDS / 2
             assert caller.codes() == ["421"]
 
     def test_a_mail_on_its_way_is_still_taken(self) -> None:
@@ -174,7 +180,8 @@ class TestStopping:
             assert [caller.reply()[:3] for _ in range(3)] == ["250", "250", "354"]
             began = time.monotonic()
             room.server.stop()
-            assert time.monotonic() - began < STOP_SECONDS
+            assert time.monotonic() - began < STOP_SECONDS + MARGIN
+            assert _STOP_SECONDS + _SPARE_SECONDS < STOP_SECONDS
             assert caller.codes() in ([], ["reset"]), "what was not taken is not acknowledged"
             may_go_on.set()
 
@@ -187,8 +194,8 @@ class TestStopping:
         ):
             assert wait_until(lambda: len(room.records.of("connect")) == 1, SECONDS)
             began = time.monotonic()
-            room.server.stop()
-            assert time.monotonic() - began < STOP_SECONDS / 2
+            room.server.stop(SECONDS)
+            assert time.monotonic() - began < SECONDS / 2
             assert handshake.codes() in ([], ["reset"])
             assert header.codes() in ([], ["reset"])
 
