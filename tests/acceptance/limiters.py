@@ -6,6 +6,7 @@ what a program uses needs to be installed.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable
 
@@ -43,7 +44,10 @@ def _over_cache(name: str, options: dict[str, float]) -> Callable[[], float]:
     if name == "over_database":
         from django.core.management import call_command
 
-        call_command("createcachetable", verbosity=0)
+        with open(f"{place}/making-the-table", "w") as file:
+            # The command fails if another process makes the table after it has looked for one.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            call_command("createcachetable", verbosity=0)
     from mailbridge_django.ratelimit import CacheRateLimiter
 
     return CacheRateLimiter("acceptance", **options)  # type: ignore[arg-type]

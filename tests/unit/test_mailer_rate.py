@@ -97,12 +97,12 @@ def senders(server: ScriptedServer) -> list[str]:
 
 class TestRate:
     def test_bursts_go_and_the_rest_waits(self) -> None:
-        with ScriptedServer() as server, mailer_to(server, rate={"limit": 2, "per": 0.2}) as mailer:
+        with ScriptedServer() as server, mailer_to(server, rate={"limit": 2, "per": 1.0}) as mailer:
             began = time.monotonic()
             results = [mailer.send(mail()) for _ in range(5)]
-            assert time.monotonic() - began >= 0.4
+            assert time.monotonic() - began >= 2.0
         waits = [result.timings["queue"] for result in results]
-        assert all(wait < 0.15 for wait in waits[:2])
+        assert all(wait < 0.8 for wait in waits[:2])
         assert waits[2] > 0.01
         assert waits[4] > 0.01
 
