@@ -34,7 +34,7 @@ def no_tokens_of_others() -> Iterator[None]:
 
 
 def mailer_to(server: ScriptedServer, provider: object, **options: object) -> Mailer:
-    settings = {"host": "127.0.0.1", "port": server.port, "security": "none", "timeout": 2, "username": "u"}
+    settings = {"host": "127.0.0.1", "port": server.port, "security": "none", "timeout": 10, "username": "u"}
     return Mailer(SMTPConfig.from_mapping({**settings, "oauth2": provider, **options}))
 
 

@@ -37,7 +37,7 @@ def email(to: str = "b@y.example") -> EmailMessage:
 def mailer_to(
     server: ScriptedServer, *, sleep: Callable[[float], None] | None = None, **options: object
 ) -> Mailer:
-    settings = {"host": "127.0.0.1", "port": server.port, "security": "none", "timeout": 2, **options}
+    settings = {"host": "127.0.0.1", "port": server.port, "security": "none", "timeout": 10, **options}
     config = SMTPConfig.from_mapping(settings)
     return Mailer(config, sleep=sleep, random=lambda: 0.0) if sleep else Mailer(config)
 
