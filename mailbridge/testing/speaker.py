@@ -39,7 +39,8 @@ class Speaker:
         return self._plan.take(stage, self.record.number)
 
     def perform(self, fault: Fault, regular: bytes) -> bytes | None:
-        self._plan.note_fired(fault)
+        with self.journal.change():  # which wakes whoever waits for `fired`
+            self._plan.note_fired(fault)
         return perform(fault, self.channel, regular)
 
     def answer(self, stage: Stage, reply: str | bytes) -> str:

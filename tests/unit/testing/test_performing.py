@@ -494,7 +494,7 @@ def test_handshakes_that_break(
             client.sock.settimeout(0.3)
         with pytest.raises(error):
             client.start_tls(certificate.client_context())
-        assert len(server.fired) == 1
+        server.wait_for(lambda: len(server.fired) == 1)
 
 
 def test_a_split_handshake_succeeds(certificate: Certificate, dial: Dial) -> None:

@@ -18,8 +18,9 @@ import pytest
 
 import mailbridge.testing
 from mailbridge.testing import Fault, ScriptedServer
+from mailbridge.testing.faults import Stage
 
-from .conftest import Certificate, Dial
+from .conftest import PATIENCE, Certificate, Dial
 
 
 def open_files() -> int:
@@ -213,6 +214,29 @@ def test_goodbye_of_a_client_under_tls(certificate: Certificate, dial: Dial) -> 
         assert isinstance(client.sock, ssl.SSLSocket)
         client.sock = client.sock.unwrap()  # waits for the server's close_notify
         server.wait_for(lambda: server.connections[0].closed_by == "client")
+
+
+def test_a_fault_wakes_who_waits_for_it(dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else happens behind it that would."""
+    with ScriptedServer(faults=[Fault("noop", "silence")]) as server:
+        take, has_looked = server._plan.take, threading.Event()
+
+        def take_after_the_look(stage: Stage, connection: int) -> Fault | None:
+            if stage == "noop":
+                assert has_looked.wait(PATIENCE)
+            return take(stage, connection)
+
+        def has_fired() -> bool:
+            if server.connections and "NOOP" in server.connections[0].verbs:
+                has_looked.set()
+            return bool(server.fired)
+
+        monkeypatch.setattr(server._plan, "take", take_after_the_look)
+        waiting = threading.Thread(target=server.wait_for, args=(has_fired, 4 * PATIENCE))
+        waiting.start()
+        dial(server).greet().send(b"NOOP\r\n")
+        waiting.join(PATIENCE)
+        assert not waiting.is_alive()
 
 
 def test_wait_for_tells_what_it_saw(dial: Dial) -> None:
