@@ -348,7 +348,7 @@ def test_a_unix_socket_without_permission(tmp_path: Path, soon: Deadline) -> Non
                 dial(Target(unix_path=str(path)), deadline=soon)
 
 
-@pytest.mark.parametrize("path", ["/x" * 200, "/tmp/a\0b"])
+@pytest.mark.parametrize("path", ["/x" * 200, "/x/a\0b"])
 def test_unix_paths_that_cannot_be(path: str, soon: Deadline) -> None:
     with pytest.raises(ConfigurationError, match="UNIX socket path"):
         dial(Target(unix_path=path), deadline=soon)
