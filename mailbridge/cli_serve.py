@@ -8,10 +8,13 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from mailbridge import ConfigurationError
+
+if TYPE_CHECKING:
+    from mailbridge.inbox import Inbox
 
 USERS_VARIABLE = "MAILBRIDGE_SERVE_AUTH"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -57,15 +60,9 @@ def add_serve(command: argparse.ArgumentParser) -> None:
 
 
 def _serve(_: None, options: argparse.Namespace) -> int:
-    try:
-        from mailbridge.inbox.serving import InboxServer
-        from mailbridge.inbox.store import Inbox
-    except ImportError as error:
-        raise ConfigurationError(
-            f"Receiving mail needs a library that is not installed: {error.name}",
-            stage="config",
-            hint="Install the extra: pip install 'mailbridge-smtp[inbox]'.",
-        ) from error
+    from mailbridge.inbox import Inbox
+    from mailbridge.inbox.serving import InboxServer
+
     with ExitStack() as stack:
         tls, ca_file = _tls(options, stack)
         server = InboxServer(
@@ -83,24 +80,24 @@ def _serve(_: None, options: argparse.Namespace) -> int:
         stack.enter_context(server)
         for number in (signal.SIGINT, signal.SIGTERM):  # shells start jobs with SIGINT ignored
             signal.signal(number, _interrupt)
-        _print_start(server.host, server.port, server.page_url, ca_file, options)
-        _follow(server.inbox)
+        try:
+            _print_start(server.host, server.port, server.page_url, ca_file, options)
+            _follow(server.inbox)
+        except KeyboardInterrupt:
+            print("\nStopped.")
     return 0
 
 
-def _follow(inbox: Any) -> None:
+def _follow(inbox: "Inbox") -> None:
     """A line for each mail, until somebody ends it."""
     last = max((mail.number for mail in inbox.mails()), default=0)
-    try:
-        while True:
-            mail = inbox.wait(after=last, timeout=3600)
-            if mail is None:
-                continue
-            last = mail.number
-            recipients = ", ".join(mail.recipients)
-            print(f"{mail.received_at:%H:%M:%S}  {recipients}  {mail.reading.subject}", flush=True)
-    except KeyboardInterrupt:
-        print("\nStopped.")
+    while True:
+        mail = inbox.wait(after=last, timeout=3600)
+        if mail is None:
+            continue
+        last = mail.number
+        recipients = ", ".join(mail.recipients)
+        print(f"{mail.received_at:%H:%M:%S}  {recipients}  {mail.reading.subject}", flush=True)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -3,7 +3,6 @@
 For development. The mail side is `mailbridge.server`, the page is `web`; this only joins them.
 """
 
-import logging
 import threading
 from types import TracebackType
 from typing import Any, Self
@@ -49,7 +48,12 @@ class InboxServer:
         return self._page.url if self._page is not None else None
 
     def start(self) -> None:
-        self._server.start()
+        try:
+            self._server.start()
+        except BaseException:
+            if self._page is not None:
+                self._page.close()
+            raise
         if self._page is not None:
             self._page.start()
 
@@ -85,7 +89,7 @@ class _Page:
 
     def __init__(self, inbox: Inbox, host: str, port: int) -> None:
         try:
-            from werkzeug.serving import make_server
+            from werkzeug.serving import WSGIRequestHandler, make_server
 
             from mailbridge.inbox.web import create_app
         except ImportError as error:
@@ -94,10 +98,15 @@ class _Page:
                 stage="config",
                 hint="Install the extra: pip install 'mailbridge-smtp[inbox]'.",
             ) from error
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request tells nobody anything
-        self._server = make_server(host, port, create_app(inbox, hosts=[host]), threaded=True)
-        self._server.daemon_threads = True  # type: ignore[attr-defined]  # what threaded=True makes has it
+
+        class Quiet(WSGIRequestHandler):
+            def log_request(self, *_: object) -> None:
+                """A line for each request tells nobody anything."""
+
         shown = f"[{host}]" if ":" in host else host
+        app = create_app(inbox, hosts=[shown])
+        self._server = make_server(host, port, app, threaded=True, request_handler=Quiet)
+        self._server.daemon_threads = True  # type: ignore[attr-defined]  # what threaded=True makes has it
         self.url = f"http://{shown}:{self._server.server_port}/"
         self._thread = threading.Thread(target=self._server.serve_forever, name="inbox-page", daemon=True)
 
@@ -107,4 +116,8 @@ class _Page:
     def stop(self) -> None:
         self._server.shutdown()
         self._thread.join()
+        self.close()
+
+    def close(self) -> None:
+        """Give up the address of a page that was never started, or has stopped."""
         self._server.server_close()

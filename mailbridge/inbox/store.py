@@ -101,6 +101,7 @@ class Inbox:
         self._number = 0
         self._version = 0
         self._is_closed = False
+        self._filing = threading.Lock()  # a Maildir's list of its files is for one thread
         self._maildir = mailbox.Maildir(maildir) if maildir is not None else None
         if self._maildir is not None and maildir is not None:
             with self._changed:
@@ -126,7 +127,10 @@ class Inbox:
     ) -> ReceivedMail:
         """Keep a mail. With a Maildir it is on disk when this returns; raises OSError if it can't be."""
         facts = (f"<{sender}>", ", ".join(recipients), client, user)
-        key = self._maildir.add(_with_facts(facts, content)) if self._maildir is not None else None
+        key: str | None = None
+        if self._maildir is not None:
+            with self._filing:
+                key = self._maildir.add(_with_facts(facts, content))
         with self._changed:
             mail = self._enter(content, sender, tuple(recipients), client, user, is_encrypted)
             if key is not None:
@@ -183,7 +187,8 @@ class Inbox:
             if mail is not None:
                 self._tell()
         if key is not None and self._maildir is not None:
-            self._maildir.discard(key)
+            with self._filing:
+                self._maildir.discard(key)
         return mail is not None
 
     def clear(self) -> int:

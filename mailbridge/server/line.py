@@ -228,4 +228,5 @@ class Line(SMTP):
             self.transport.resume_reading()
 
     def _keep_credentials(self, *_: Any) -> Any:
+        """What a client logs in with: `dialogue` knows."""
         raise NotImplementedError

@@ -46,13 +46,9 @@ def scripted_smtp_server(tmp_path: Path) -> Iterator[StartServer]:
     with ExitStack() as stack:
 
         def start(*arguments: Any, **options: Any) -> ScriptedServer:
-            ca_file = None
             if options.get("tls") and not {"certfile", "ssl_context"} & options.keys():
-                ca_file, options["keyfile"] = _certificate(tmp_path)
-                options["certfile"] = ca_file
-            server = ScriptedServer(*arguments, **options)
-            server.ca_file = ca_file
-            return stack.enter_context(server)
+                options["certfile"], options["keyfile"] = _certificate(tmp_path)
+            return stack.enter_context(ScriptedServer(*arguments, **options))
 
         yield start
 

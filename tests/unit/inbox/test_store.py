@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -189,6 +190,19 @@ class TestMaildir:
         (mail,) = Inbox(tmp_path / "box").mails()
         assert mail.reading.subject == "from fetchmail"
         assert mail.recipients == ()
+
+    def test_many_threads_at_a_time(self, tmp_path: Path) -> None:
+        inbox = Inbox(tmp_path / "box")
+
+        def come_and_go(number: int) -> None:
+            for count in range(20):
+                mail = put(inbox, f"{number} {count}")
+                if count % 2:
+                    inbox.delete(mail.id)
+
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(come_and_go, range(8)))
+        assert len(inbox) == len(list((tmp_path / "box" / "new").iterdir())) == 80
 
     @given(
         st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=40), max_size=5)

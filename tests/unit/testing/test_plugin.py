@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mailbridge import MailbridgeError, Mailer, Message
@@ -39,6 +41,16 @@ def test_tls_with_a_certificate_made_on_the_spot(scripted_smtp_server: StartServ
         mailer.send(MESSAGE)
     assert server.connections[0].used_tls
     assert server.the_message(to="maja@example.org")["Subject"] == "Order 2041"
+
+
+def test_a_certificate_of_one_s_own_is_the_one_to_trust(
+    scripted_smtp_server: StartServer, tmp_path: Path
+) -> None:
+    made = scripted_smtp_server(tls="starttls")
+    own = scripted_smtp_server(tls="starttls", certfile=made.ca_file, keyfile=tmp_path / "key.pem")
+    assert own.ca_file == made.ca_file
+    with Mailer.from_url(own.url) as mailer:
+        mailer.send(MESSAGE)
 
 
 def test_faults(scripted_smtp_server: StartServer) -> None:
