@@ -30,9 +30,7 @@ CANONICALIZATIONS = ("relaxed/relaxed", "relaxed/simple", "simple/relaxed", "sim
 LEAST_RSA_BITS = 1024  # RFC 8301 section 3.2: shorter ones must not be used, and verifiers refuse them
 # dkimpy folds the signature field at 72 characters, within a value that is longer: then nobody can read it.
 _LONGEST_VALUE = 60
-_DOMAIN = re.compile(
-    r"(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]*[a-z0-9])?", re.IGNORECASE
-)
+_DOMAIN = re.compile(r"(?:(?:_|[a-z0-9_][a-z0-9_-]*+(?<![-_]))\.)*+[a-z0-9][a-z0-9-]*+(?<!-)", re.IGNORECASE)
 _IDENTITY = re.compile(r"[!#-'*+/-9=?A-Z^-~.-]*@([^@]+)")  # RFC 6376 section 3.5, i=; no quoted local part
 _FIELD_NAME = re.compile(r"[!-9<-~]+")  # RFC 6376 section 2.9 (hdr-name): no colon, and no semicolon
 # RFC 6376 section 5.4.1: fields that are changed or taken out on the way.

@@ -17,7 +17,9 @@ LMTP_PORT = 24  # "any private mail system": what servers of mailboxes listen on
 _SMTP_PORT = 25
 
 # RFC 5321 section 4.1.2: Domain or address-literal, the only things EHLO may name.
-_EHLO_NAME = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.?)+|\[[A-Za-z0-9:.\-]+\]")
+# Possessive, so that a name that does not fit is refused in linear time.
+_LABEL = r"[A-Za-z0-9_][A-Za-z0-9_-]*+(?<!-)"
+_EHLO_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*+\.?|\[[A-Za-z0-9:.\-]+\]")
 
 
 def parse_host(value: object) -> str:

@@ -16,7 +16,6 @@ from mailbridge.errors import InvalidAddress, InvalidMessage
 from mailbridge.results import printable
 
 __all__ = [
-    "ENCODED_WORD",
     "Addresses",
     "AnyAddress",
     "as_address",
@@ -27,6 +26,7 @@ __all__ = [
     "message_ids",
     "set_field",
     "unsubscribe_fields",
+    "looks_encoded",
 ]
 
 #: `a@b`, `Name <a@b>`, (name, address) or the email package's Address.
@@ -36,11 +36,17 @@ Addresses = str | Address | Iterable[AnyAddress]
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 _FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322 section 2.2
 #: What readers decode (RFC 2047 section 2, taken generously).
-ENCODED_WORD = re.compile(r"=\?[^?]*\?[bq]\?.*?\?=", re.IGNORECASE)
+_ENCODED_WORD_BEGINS = re.compile(r"=\?[^?]*\?[bq]\?", re.IGNORECASE)
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]+>")  # RFC 5322 section 3.6.4, without blanks and comments
 _URI = re.compile(r"[!#-;=?-~]+")  # RFC 3986 appendix C: what may stand between "<" and ">"
 # A URI is one word, and must fit on a line of 998 with the name of the field (RFC 5322 section 2.1.1).
 _LONGEST_URI = 890
+
+
+def looks_encoded(text: str) -> bool:
+    """Whether readers would decode a part of `text` as an encoded word (RFC 2047)."""
+    begins = _ENCODED_WORD_BEGINS.search(text)
+    return begins is not None and "?=" in text[begins.end() :]
 
 
 def checked(what: str, text: str) -> str:
@@ -55,7 +61,7 @@ def set_field(message: EmailMessage, name: str, value: str, *, is_text: bool = F
     if not _FIELD_NAME.fullmatch(name):
         raise InvalidMessage(f"{name!r} can't be the name of a header field")
     text = checked(f"header field {name}", value)
-    if ENCODED_WORD.search(text):
+    if looks_encoded(text):
         if not is_text:
             raise InvalidMessage(f"The header field {name} can't hold what looks like an encoded word")
         # The email package decodes them in what it is given, and readers would: so this becomes one itself.

@@ -47,7 +47,7 @@ _ROWS: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ),
         (
             "auth",
-            r"5\.7\.30\b.*basic authentication",
+            r"^\d{3} 5\.7\.30\b.*basic authentication",
             "Microsoft takes no passwords here any more: use OAuth2.",
         ),
         (
@@ -63,7 +63,7 @@ _ROWS: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ),
         (
             "auth",
-            r"5\.7\.(8|9).*(google|gsmtp)",
+            r"^\d{3} 5\.7\.[89]\b.*(google|gsmtp)",
             "Google wants an app password (two-step verification must be on), or OAuth2.",
         ),
         (

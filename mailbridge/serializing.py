@@ -17,7 +17,7 @@ from typing import Any
 
 from mailbridge.addresses import Mailbox, parse_address_list, quoted_phrase, to_ascii_domain
 from mailbridge.errors import InvalidMessage
-from mailbridge.fields import ENCODED_WORD
+from mailbridge.fields import looks_encoded
 from mailbridge.protocol.content import canonical
 
 __all__ = ["raw_payload", "written"]
@@ -152,7 +152,7 @@ class _Writer:
         if not self.as_is and not hasattr(value, "params"):
             # The email package would write what looks like an encoded word as it is, to be decoded, and lose
             # blanks where it breaks a line between two of its own.
-            is_encoded = not (text.isascii() or self.smtputf8 or _is_raw(text)) or ENCODED_WORD.search(text)
+            is_encoded = not (text.isascii() or self.smtputf8 or _is_raw(text)) or looks_encoded(text)
             if is_encoded or any(len(word) > _LONGEST_WORD for word in text.split()):
                 encoded = Header(text, "utf-8", _LINE_WIDTH, name).encode(linesep="\r\n")
                 return f"{name}: {encoded}\r\n".encode("ascii")
@@ -192,7 +192,7 @@ def _phrase(display: str, utf8: bool) -> str:
     """A display name as RFC 5322 or RFC 2047 section 5 (3) wants it."""
     quoted = quoted_phrase(display)  # refuses what no form can hold
     # Readers decode what looks like an encoded word in quotes, too, though RFC 2047 section 5 (3) forbids it.
-    is_plain = (utf8 or display.isascii()) and not ENCODED_WORD.search(display)
+    is_plain = (utf8 or display.isascii()) and not looks_encoded(display)
     if is_plain and (utf8 or len(display) < _LINE_WIDTH):
         return quoted
     return Header(display, "utf-8").encode(maxlinelen=_LINE_WIDTH, linesep="\r\n")

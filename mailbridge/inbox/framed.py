@@ -73,6 +73,7 @@ def has_remote_content(html: str) -> bool:
 
 
 _LOADS = re.compile(
-    r"(?:src|srcset|background|poster)\s*=\s*[\"']?\s*(?:https?:)?//|url\(\s*[\"']?\s*(?:https?:)?//|<link\b|@import",
+    r"(?:src|srcset|background|poster)\s*+=\s*+[\"']?\s*+(?:https?:)?//"
+    r"|url\(\s*+[\"']?\s*+(?:https?:)?//|<link\b|@import",
     re.IGNORECASE,
 )

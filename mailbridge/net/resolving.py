@@ -131,6 +131,10 @@ def verifiable_name(host: str, *, option: str = "tls.server_hostname") -> str:
 
 
 def _to_ascii(host: str, option: str) -> str:
+    if len(host) > _LONGEST_NAME + 1:  # before it is encoded, which takes time for what is long
+        raise ConfigurationError(
+            f"Option {option!r} is no host name and no IP address: {host[:_LONGEST_NAME]!r}", stage="config"
+        )
     # Never Python's own codec: it makes "fass" of "faß" (IDNA 2003) and lets CR and LF through.
     try:
         idna = importlib.import_module("idna")

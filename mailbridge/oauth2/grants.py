@@ -19,7 +19,7 @@ from mailbridge.secret import Secret
 # RFC 7523 section 3: short. Google refuses more than an hour; the rest is room for clocks that differ.
 ASSERTION_SECONDS = 600
 _JWT_BEARER_CLIENT = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523 section 2.2
-_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_CERTIFICATE_BEGINS, _CERTIFICATE_ENDS = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
 
 def request_body(options: OAuth2Options, username: str, refresh_token: Secret | None, now: float) -> Secret:
@@ -120,7 +120,7 @@ def _thumbprint(options: OAuth2Options, key: Secret) -> bytes | None:
                 "Option 'oauth2.thumbprint' must be 40 or 64 hexadecimal digits", stage="token"
             )
         return bytes.fromhex(digits)
-    found = _CERTIFICATE.search(key.reveal())
+    found = _certificate_in(key.reveal())
     if found is None:
         if options.provider == "microsoft":
             raise ConfigurationError(
@@ -133,9 +133,16 @@ def _thumbprint(options: OAuth2Options, key: Secret) -> bytes | None:
     from cryptography.hazmat.primitives.hashes import SHA256
 
     try:
-        return x509.load_pem_x509_certificate(found[0].encode()).fingerprint(SHA256())
+        return x509.load_pem_x509_certificate(found.encode()).fingerprint(SHA256())
     except ValueError as problem:
         raise _bad_key("oauth2.private_key", problem) from None
+
+
+def _certificate_in(pem: str) -> str | None:
+    """The first certificate of a PEM file, with the lines around it; None if there is none."""
+    begins = pem.find(_CERTIFICATE_BEGINS)
+    ends = pem.find(_CERTIFICATE_ENDS, begins)
+    return pem[begins : ends + len(_CERTIFICATE_ENDS)] if 0 <= begins < ends else None
 
 
 def _jwt_bearer(options: OAuth2Options, username: str, now: float) -> Secret:

@@ -9,7 +9,7 @@ import re
 _FORMS = (
     re.compile(r"queued as ([\w.-]+)"),  # Postfix, Haraka, Stalwart
     re.compile(r"\bid=([\w.-]+)"),  # Exim
-    re.compile(r"([\w.-]+) Message accepted for delivery"),  # Sendmail, OpenSMTPD
+    re.compile(r"(?<![\w.-])([\w.-]++) Message accepted for delivery"),  # Sendmail, OpenSMTPD
     re.compile(r"\[InternalId=(\d+)"),  # Exchange
     re.compile(r"\bOK\s+\d{10}\s+([\w.-]+) - gsmtp"),  # Gmail
     re.compile(r"\bOk ([0-9a-f]{16}-[0-9a-f-]+)"),  # Amazon SES

@@ -33,7 +33,6 @@ Feed = Literal["whole", "line", "byte"]
 _MARKER = r"(?:S:|S-|C:|C=|!|\#)"
 _NEXT_STEP = re.compile(rf"\r?\n(?=[ \t]*{_MARKER})")
 _STEP = re.compile(rf"\s*({_MARKER}) ?(.*)\Z".encode(), re.DOTALL)
-_BLOCK_END = re.compile(r"(?:\r?\n[ \t]*)+\Z")
 _OWN_ACTIONS = ("tls", "commit", "pause", "eof")
 # Gives each piece a fair chance of a segment of its own; nothing depends on it.
 _PIECE_INTERVAL = 0.001
@@ -86,7 +85,7 @@ def _parsed(text: str | bytes) -> list[Step]:
     if isinstance(text, bytes):
         pieces = [text]
     else:
-        pieces = [_BLOCK_END.sub("", piece).encode() for piece in _NEXT_STEP.split(text)]
+        pieces = [_without_end_of_block(piece).encode() for piece in _NEXT_STEP.split(text)]
     steps = []
     for piece in pieces:
         found = _STEP.match(piece)
@@ -97,6 +96,13 @@ def _parsed(text: str | bytes) -> list[Step]:
     for step in steps:
         _check(step)
     return steps
+
+
+def _without_end_of_block(piece: str) -> str:
+    """`piece` without the line ends, and the blanks behind them, that it ends in."""
+    kept = piece.rstrip(" \t\r\n")
+    rest, line_end, _ = piece[len(kept) :].partition("\n")
+    return kept + rest.removesuffix("\r") if line_end else piece
 
 
 def _check(step: Step) -> None:

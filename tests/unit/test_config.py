@@ -85,6 +85,7 @@ def test_security_and_port_complete_each_other(options: dict[str, object], secur
         ({"local_hostname": "a b"}, "address literal"),
         ({"local_hostname": "a\r\nRCPT TO:<x>"}, "control characters"),
         ({"local_hostname": "x" * 300}, "address literal"),
+        ({"local_hostname": "a" * 200 + "-"}, "address literal"),
         ({"source_address": "example.com"}, "IP address"),
         ({"source_address": "::1", "family": "ipv4"}, "ipv4"),
         ({"family": "ipv5"}, "one of any"),
