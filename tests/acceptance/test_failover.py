@@ -10,10 +10,8 @@ from __future__ import annotations
 import copy
 import pickle
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -38,6 +36,17 @@ from mailbridge.breaker import COOLDOWN
 from mailbridge.server_breaker import FIRST_COOLDOWN, LONGEST_COOLDOWN
 from mailbridge.testing import DEFAULT_KEYWORDS, Fault, ScriptedServer
 from tests.acceptance.crowd import side_by_side
+from tests.acceptance.fault_cases import (
+    BIG,
+    SMALL,
+    both_ways,
+    ending_at_once,
+    ending_in_time,
+    fault_at,
+    time_limit,
+    timeouts,
+)
+from tests.acceptance.pairs import Pair, address, entry, pair
 from tests.acceptance.sending import (
     MARGIN,
     PASSWORD,
@@ -47,16 +56,6 @@ from tests.acceptance.sending import (
     envelope,
     message,
     number_of,
-)
-from tests.acceptance.test_fault_matrix import (
-    BIG,
-    SMALL,
-    both_ways,
-    ending_at_once,
-    ending_in_time,
-    fault_at,
-    time_limit,
-    timeouts,
 )
 from tests.servers.certificates import Certificates
 
@@ -91,58 +90,6 @@ def cases() -> list[tuple[str, str, str]]:
         for how, word in zip(faults, words, strict=True)
         if word != "-"
     ]
-
-
-@dataclass
-class Pair:
-    """Two servers, and a mailer that prefers the first."""
-
-    first: ScriptedServer
-    second: ScriptedServer
-    mailer: Mailer
-    clock: ShiftedClock
-
-    def send(self, number: int, *, size: int = SMALL, **options: Any) -> SendResult:
-        return self.mailer.send(message(number, size=size), envelope=envelope(), **options)
-
-    def wait(self, seconds: float) -> None:
-        self.clock.ahead += seconds
-
-    @property
-    def taken(self) -> tuple[Counter[int], Counter[int]]:
-        return committed(self.first), committed(self.second)
-
-    @property
-    def names(self) -> tuple[str, str]:
-        return address(self.first), address(self.second)
-
-
-def address(server: ScriptedServer) -> str:
-    return f"{server.host}:{server.port}"
-
-
-def entry(server: ScriptedServer, **options: Any) -> dict[str, Any]:
-    return {"host": server.host, "port": server.port, **options}
-
-
-@contextmanager
-def pair(
-    *faults: Fault, first: dict[str, Any] | None = None, options: dict[str, Any] | None = None, **server: Any
-) -> Iterator[Pair]:
-    """Clear text and no login unless the options say so."""
-    clock = ShiftedClock()
-    settings = {"security": "none", "timeout": 10, **(options or {})}
-    with (
-        ScriptedServer(faults=faults, **server) as one,
-        ScriptedServer(**{k: v for k, v in server.items() if k in ("users", "keywords")}) as other,
-        Mailer(
-            SMTPConfig.from_mapping(
-                {**settings, "servers": [entry(one, **(first or {})), entry(other, priority=2)]}
-            ),
-            clock=clock,
-        ) as mailer,
-    ):
-        yield Pair(one, other, mailer, clock)
 
 
 # ---- every step, every fault

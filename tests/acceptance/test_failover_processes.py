@@ -15,9 +15,9 @@ from mailbridge import Mailer, NobodyListens, PoolClosed, SendResult, SMTPConfig
 from mailbridge.server_breaker import FIRST_COOLDOWN
 from mailbridge.testing import Fault, ScriptedServer
 from tests.acceptance.crowd import in_threads
+from tests.acceptance.pairs import address, entry, pair
 from tests.acceptance.programs import THREADS_AND_FORK, goodbyes, messages_by_connection, run
 from tests.acceptance.sending import PASSWORD, USER, ShiftedClock, committed, envelope, message
-from tests.acceptance.test_failover import address, entry, pair
 
 both_forks = pytest.mark.parametrize("fork", ["python", "c"])
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.test_memory import COMMON
+from tests.acceptance.measured import COMMON
 from tests.servers.certificates import Certificates
 
 MOST_BYTES = 30_000_000

@@ -20,8 +20,8 @@ from mailbridge.testing import ScriptedServer
 from tests.acceptance.crowd import in_threads
 from tests.acceptance.programs import options_for, run
 from tests.acceptance.sending import committed, config_for, envelope, message
+from tests.rates import is_within
 from tests.servers.redis import Redis
-from tests.unit.ratelimit.test_window import is_within
 
 CROWD = """
 first, threads, each = map(int, sys.argv[1:])

@@ -28,7 +28,7 @@ from mailbridge.testing import ScriptedServer
 from mailbridge_django import ratelimit
 from mailbridge_django.ratelimit import PREFIX, CacheRateLimiter
 from tests.django.conftest import Use
-from tests.unit.ratelimit.test_window import is_within
+from tests.rates import is_within
 
 BACKENDS = "django.core.cache.backends"
 CACHES = ("files", "local", "table")

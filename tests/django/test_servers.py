@@ -14,8 +14,8 @@ from mailbridge_django.checks import check_mailers
 from mailbridge_django.compat import MailerMisconfigured
 from mailbridge_django.handler import mailers
 from mailbridge_django.options import flags_decide, given, layered
+from tests.django.commands import STAGES, run, run_json
 from tests.django.conftest import BACKEND, KNOWS_MAILERS, Use, overridden
-from tests.django.test_verify_smtp import STAGES, run, run_json
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """`manage.py verify_smtp`: what it prints, what it asks, and its exit status."""
 
-import io
-import json
 import os
 import subprocess
 import sys
@@ -9,37 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import CommandError, call_command
 from django.test.utils import setup_test_environment, teardown_test_environment
 
 from mailbridge.testing import Fault, ScriptedServer
+from tests.django.commands import STAGES, run, run_json
 from tests.django.conftest import BACKEND, Use, overridden
 
 ROOT = Path(__file__).parent.parent.parent
-STAGES = [
-    *("config", "dns", "proxy", "tcp", "greeting", "tls", "ehlo", "token", "auth"),
-    *("mail_from", "rcpt_to", "quit"),
-]
-
-
-def run(*arguments: str) -> tuple[int, str]:
-    """Exit status and output, as the command line gives them."""
-    output = io.StringIO()
-    try:
-        call_command("verify_smtp", *arguments, stdout=output, no_color=True)
-    except CommandError as error:
-        return error.returncode, output.getvalue() + str(error)
-    return 0, output.getvalue()
-
-
-def run_json(*arguments: str) -> tuple[int, dict[str, Any]]:
-    output = io.StringIO()
-    status = 0
-    try:
-        call_command("verify_smtp", "--format", "json", *arguments, stdout=output)
-    except CommandError as error:
-        status = error.returncode
-    return status, json.loads(output.getvalue())
 
 
 def test_all_is_well(use: Use, server: ScriptedServer) -> None:

@@ -4,17 +4,12 @@ import json
 
 import click
 import pytest
-from click.testing import Result
 from flask import Flask
 
 import mailbridge
 from mailbridge.testing import ScriptedServer
 from mailbridge_flask import Mail
-from tests.flask.apps import RECIPIENT, SENDER, app_for, parsed
-
-
-def run(app: Flask, *arguments: str) -> Result:
-    return app.test_cli_runner().invoke(args=arguments)
+from tests.flask.apps import RECIPIENT, SENDER, app_for, parsed, run
 
 
 @pytest.fixture

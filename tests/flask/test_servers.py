@@ -10,9 +10,7 @@ from flask import Flask
 from mailbridge import ConfigurationError, SMTPConfig
 from mailbridge.testing import ScriptedServer
 from mailbridge_flask import Mail, Message
-from tests.flask.apps import RECIPIENT, SENDER
-from tests.flask.test_commands import run
-from tests.flask.test_settings import config_of, settings_of
+from tests.flask.apps import RECIPIENT, SENDER, config_of, run, settings_of
 
 SERVERS: list[Any] = [{"host": "one.example"}, {"host": "two.example", "priority": 2}]
 

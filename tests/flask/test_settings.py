@@ -9,16 +9,7 @@ from flask import Flask
 from mailbridge import ConfigurationError, Secret, SMTPConfig
 from mailbridge_flask import Mail
 from mailbridge_flask.settings import Settings, read_settings
-
-
-def settings_of(**config: Any) -> Settings:
-    app = Flask("testapp")
-    app.config.from_mapping(config)
-    return read_settings(app)
-
-
-def config_of(**config: Any) -> SMTPConfig:
-    return settings_of(**config).mailers["default"].config
+from tests.flask.apps import config_of, settings_of
 
 
 @pytest.mark.parametrize("others", [{}, {"MAIL_SERVER": "store.example"}, {"MAIL_USE_TLS": True}])

@@ -12,9 +12,9 @@ from mailbridge.errors import ConfigurationError
 from mailbridge.ratelimit import RedisRateLimiter
 from mailbridge.ratelimit.redis_limiter import SCRIPT
 from mailbridge.testing import ScriptedServer
+from tests.rates import is_within
 from tests.servers.process import free_port
 from tests.servers.redis import PASSWORD, Redis
-from tests.unit.ratelimit.test_window import is_within
 
 ENVELOPE = Envelope("a@x.example", "b@y.example")
 

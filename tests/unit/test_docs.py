@@ -10,31 +10,13 @@ import re
 from dataclasses import MISSING, fields
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
 from mailbridge import config, errors, pool
-from mailbridge.defaults import MessageDefaults
-from mailbridge.dkim_options import DKIMOptions
-from mailbridge.oauth2_options import OAuth2Options
-from mailbridge.options import PoolOptions, RetryOptions, Timeouts, TLSOptions
-from mailbridge.rate_options import RateOptions
 from mailbridge.results import STAGE_NAMES
+from tests.documents import DOCUMENTS, GROUPS, OPTIONS, ROOT
 
-ROOT = Path(__file__).parent.parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
-GROUPS = {
-    "tls": TLSOptions,
-    "timeouts": Timeouts,
-    "pool": PoolOptions,
-    "rate": RateOptions,
-    "retry": RetryOptions,
-    "oauth2": OAuth2Options,
-    "defaults": MessageDefaults,
-    "dkim": DKIMOptions,
-}
 # What an example may import that is not of this project, and only in environments that have it.
 FRAMEWORKS = {"django", "flask", "celery"}
 NEEDS = {"mailbridge_django": "django", "mailbridge_flask": "flask"}

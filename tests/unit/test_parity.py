@@ -12,9 +12,8 @@ import pytest
 
 import mailbridge
 from mailbridge import DSN, MailbridgeError, SMTPConfig, SMTPConnection, config
-from tests.unit.test_docs import GROUPS
+from tests.documents import GROUPS, ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "docs" / "parity.md").read_text(encoding="utf-8")
 
 # What the documents of Nodemailer and NexoMailer name, in their order.

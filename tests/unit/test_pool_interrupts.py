@@ -1,19 +1,13 @@
 """An interrupt before any line of the pool's code leaks neither a place nor a thing.
 
 Each scenario is run again and again, interrupted one line later each time, until it gets through.
-A signal's KeyboardInterrupt comes after a call or a jump back, so that lines which do neither
-(`try:`, `except …:`) and the way out of a `with` are left out: nothing is raised there in reality.
 """
 
-import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from linecache import getline
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -23,65 +17,10 @@ from mailbridge.errors import PoolClosed
 from mailbridge.net.deadline import Deadline
 from mailbridge.pool import Lease, Pool
 from mailbridge.pool.ledger import Claim
+from tests.interrupter import Interrupt, Interrupter
 from tests.unit.pool_things import PATIENCE, Borrower, FakeClock, Thing, World, pool_of, queue_one
 
 FOLDER = str(Path(next(iter(mailbridge.pool.__path__))))
-QUIET_LINE = re.compile(r"\s*(try|finally|else|except\b.*):(\s*#.*)?$")
-
-
-class Interrupt(BaseException):
-    pass
-
-
-class Interrupter:
-    """Raises `Interrupt` once, before the line with number `at` that this thread runs in the pool."""
-
-    def __init__(self, at: int, on_call: dict[str, Callable[[], None]]) -> None:
-        self.at = at
-        self.lines = 0
-        self.struck_in: list[str] = []  # the functions on the stack, the innermost first
-        self.on_call = on_call
-
-    def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
-        if not frame.f_code.co_filename.startswith(FOLDER):
-            return None
-        if act := self.on_call.pop(frame.f_code.co_name, None):
-            act()
-        entered: set[int] = set()
-
-        def in_frame(frame: FrameType, event: str, argument: object) -> Any:
-            if event == "line" and self.counts(frame, entered):
-                self.lines += 1
-                if self.lines == self.at:
-                    self.struck_in = list(functions_of(frame))
-                    raise Interrupt
-            return in_frame
-
-        return in_frame
-
-    def counts(self, frame: FrameType, entered: set[int]) -> bool:
-        line = getline(frame.f_code.co_filename, frame.f_lineno)
-        if line.strip().startswith("with "):
-            is_way_out = frame.f_lineno in entered
-            entered ^= {frame.f_lineno}
-            return not is_way_out
-        return not QUIET_LINE.match(line)
-
-
-def functions_of(frame: FrameType | None) -> Iterator[str]:
-    while frame is not None and frame.f_code.co_filename.startswith(FOLDER):
-        yield frame.f_code.co_name
-        frame = frame.f_back
-
-
-@contextmanager
-def tracing(interrupter: Interrupter) -> Iterator[None]:
-    before = sys.gettrace()
-    sys.settrace(interrupter)
-    try:
-        yield
-    finally:
-        sys.settrace(before)
 
 
 class Scene:
@@ -333,9 +272,9 @@ def test_an_interrupt_before_any_line_leaks_nothing(scene_type: type[Scene]) -> 
     strikes = 0
     for at in range(1, 1000):
         scene = scene_type()
-        interrupter = Interrupter(at, scene.on_call)
+        interrupter = Interrupter(at, mailbridge.pool, scene.on_call)
         try:
-            with tracing(interrupter):
+            with interrupter.tracing():
                 scene.act()
         except Interrupt:
             strikes += 1

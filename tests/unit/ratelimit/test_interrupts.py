@@ -5,13 +5,8 @@ As with the pool (tests/unit/test_pool_interrupts.py): again and again, one line
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
-from linecache import getline
-from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 
@@ -21,44 +16,9 @@ from mailbridge.priorities import NORMAL_LANE
 from mailbridge.rate_options import RateOptions
 from mailbridge.ratelimit.turns import LimitedTurns
 from mailbridge.ratelimit.window import Told, Window
-from tests.unit.test_pool_interrupts import QUIET_LINE
+from tests.interrupter import Interrupt, Interrupter
 
-FOLDER = str(Path(next(iter(mailbridge.ratelimit.__path__))))
 PER = 10.0
-
-
-class Interrupt(BaseException):
-    pass
-
-
-class Striker:
-    """Raises `Interrupt` once, before line number `at` that this thread runs in the package."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-        self.lines = 0
-
-    def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
-        if not frame.f_code.co_filename.startswith(FOLDER):
-            return None
-        entered: set[int] = set()
-
-        def in_frame(frame: FrameType, event: str, argument: object) -> Any:
-            if event == "line" and self.counts(frame, entered):
-                self.lines += 1
-                if self.lines == self.at:
-                    raise Interrupt
-            return in_frame
-
-        return in_frame
-
-    def counts(self, frame: FrameType, entered: set[int]) -> bool:
-        line = getline(frame.f_code.co_filename, frame.f_lineno)
-        if line.strip().startswith("with "):
-            is_way_out = frame.f_lineno in entered
-            entered ^= {frame.f_lineno}
-            return not is_way_out
-        return not QUIET_LINE.match(line)
 
 
 class World:
@@ -107,14 +67,12 @@ def test_an_interrupt_anywhere(act: Callable[[World], None], is_shared: bool) ->
     for at in range(1, 1000):
         world = World(is_shared=is_shared)
         world.send()  # so that there is something to wait for
-        striker, before = Striker(at), sys.gettrace()
-        sys.settrace(striker)
+        interrupter = Interrupter(at, mailbridge.ratelimit)
         try:
-            act(world)
+            with interrupter.tracing():
+                act(world)
         except Interrupt:
             struck += 1
-        finally:
-            sys.settrace(before)
         line = world.turns.line
         assert line.tickets == [], at
         limit = line.limit
@@ -122,6 +80,6 @@ def test_an_interrupt_anywhere(act: Callable[[World], None], is_shared: bool) ->
         began = world.now
         world.send()
         assert world.now - began <= 2 * PER, at  # at worst one counts twice
-        if striker.lines < at:
+        if not interrupter.struck_in:
             break
     assert struck > 20

@@ -17,7 +17,7 @@ from mailbridge.priorities import lane_of
 from mailbridge.rate_options import RateOptions
 from mailbridge.ratelimit.turns import LEAST_WAIT, FreeTurns, LimitedTurns
 from mailbridge.ratelimit.window import Window
-from tests.unit.ratelimit.test_window import is_within
+from tests.rates import is_within
 from tests.unit.ratelimit.virtual_time import VirtualTime
 
 HIGH, NORMAL, LOW = map(lane_of, ("high", "normal", "low"))

@@ -1,18 +1,12 @@
 """The window alone: what counts, and until when."""
 
-from collections.abc import Sequence
 from math import inf
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mailbridge.ratelimit.window import Told, Window
-
-
-def is_within(departures: Sequence[float], limit: int, per: float) -> bool:
-    """Whether no half-open window of `per` seconds has more than `limit` of them."""
-    ordered = sorted(departures)
-    return all(later - ordered[i] >= per for i, later in enumerate(ordered[limit:]))
+from tests.rates import is_within
 
 
 def test_a_burst_up_to_the_limit_goes_at_once() -> None:

@@ -1,0 +1,25 @@
+"""The documents of the project, and the groups of options that they describe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mailbridge.defaults import MessageDefaults
+from mailbridge.dkim_options import DKIMOptions
+from mailbridge.oauth2_options import OAuth2Options
+from mailbridge.options import PoolOptions, RetryOptions, Timeouts, TLSOptions
+from mailbridge.rate_options import RateOptions
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+GROUPS = {
+    "tls": TLSOptions,
+    "timeouts": Timeouts,
+    "pool": PoolOptions,
+    "rate": RateOptions,
+    "retry": RetryOptions,
+    "oauth2": OAuth2Options,
+    "defaults": MessageDefaults,
+    "dkim": DKIMOptions,
+}
