@@ -4,10 +4,12 @@ A store keeps what it is given under a key and has a lock for each key, so that 
 one refresh token twice. It knows nothing of expiry or of grants.
 """
 
+import errno
 import fcntl
 import os
 import re
-import tempfile
+import secrets
+import stat
 import threading
 import time
 from collections import OrderedDict
@@ -22,6 +24,8 @@ from mailbridge.oauth2.tokens import AccessToken
 MOST_TOKENS = 4096
 # How often a lock of another process is asked for: a token request takes some ten milliseconds at least.
 POLL_SECONDS = 0.02
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -80,6 +84,9 @@ class FileTokenStore:
 
     For all processes of one machine. Files are replaced as a whole, so that a crash leaves the old or the
     new token. The folder is made when first written to. Two stores of one folder are equal.
+
+    Every method raises PermissionError if the folder or a file belongs to another user, can be written (a
+    file: or read) by others, or is a symbolic link; what is checked is what was opened.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -95,42 +102,45 @@ class FileTokenStore:
         return hash((FileTokenStore, self.folder))
 
     def load(self, key: str) -> AccessToken | None:
-        """Raises PermissionError for a file that others can read, ValueError for one that is damaged."""
-        path = self._path(key, "json")
+        """Raises PermissionError as the class says, ValueError for a file that is damaged."""
+        name = _file_name(key, "json")
         try:
-            with path.open(encoding="utf-8") as file:
-                if os.fstat(file.fileno()).st_mode & 0o077:
-                    raise PermissionError(f"{path} can be read by other users: chmod 600 it")
+            with self._opened_folder() as folder:
+                descriptor = self._open(name, os.O_RDONLY, folder)
+            with os.fdopen(descriptor, encoding="utf-8") as file:
                 return AccessToken.parse(file.read())
         except FileNotFoundError:
             return None
         except ValueError:
-            problem = ValueError(f"{path} is damaged")
+            problem = ValueError(f"{self.folder / name} is damaged")
         raise problem
 
     def save(self, key: str, token: AccessToken) -> None:
-        path = self._path(key, "json")
+        name, temporary = _file_name(key, "json"), f".new-{secrets.token_hex(8)}"
         self._make_folder()
-        descriptor, name = tempfile.mkstemp(dir=self.folder, prefix=".new-")  # 0600 from the beginning
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(token.dump())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(name)
-            raise
-        self._settle()
+        with self._opened_folder() as folder:
+            descriptor = self._open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, folder)
+            try:
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                    file.write(token.dump())
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(temporary, dir_fd=folder)
+                raise
+            # The new name must reach the disk too, or a power cut could bring the spent token back.
+            os.fsync(folder)
 
     @contextmanager
     def lock(self, key: str, timeout: float) -> Iterator[None]:
         """By flock(2), which the system takes back from a process that dies."""
-        path = self._path(key, "lock")
+        name = _file_name(key, "lock")
         self._make_folder()
         ends = time.monotonic() + timeout
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with self._opened_folder() as folder:
+            descriptor = self._open(name, os.O_RDWR | os.O_CREAT, folder)
         try:
             while True:
                 try:
@@ -138,7 +148,8 @@ class FileTokenStore:
                     break
                 except BlockingIOError:
                     if time.monotonic() >= ends:
-                        raise TimeoutError(f"Another process held {path} for {timeout:g} s") from None
+                        message = f"Another process held {self.folder / name} for {timeout:g} s"
+                        raise TimeoutError(message) from None
                     time.sleep(POLL_SECONDS)
             try:
                 yield
@@ -148,18 +159,59 @@ class FileTokenStore:
         finally:
             os.close(descriptor)
 
-    def _path(self, key: str, suffix: str) -> Path:
-        if not _KEY.fullmatch(key):
-            raise ValueError("A key must be of letters, digits, - and _")
-        return self.folder / f"{key}.{suffix}"
-
     def _make_folder(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def _settle(self) -> None:
-        """Let the new name reach the disk too, or a power cut could bring the spent token back."""
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+    @contextmanager
+    def _opened_folder(self) -> Iterator[int]:
+        """A descriptor of the folder. Files are opened through it: nobody can put another in its place."""
+        descriptor = _open_no_link(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(descriptor)
+            _require_private(
+                descriptor, self.folder, forbidden=stat.S_IWGRP | stat.S_IWOTH, remedy="chmod go-w"
+            )
+            yield descriptor
         finally:
             os.close(descriptor)
+
+    def _open(self, name: str, flags: int, folder: int) -> int:
+        path = self.folder / name
+        descriptor = _open_no_link(path, flags, folder)
+        try:
+            _require_private(descriptor, path, forbidden=_OTHERS, remedy="chmod 600")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+
+def _file_name(key: str, suffix: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise ValueError("A key must be of letters, digits, - and _")
+    return f"{key}.{suffix}"
+
+
+def _open_no_link(path: Path, flags: int, folder: int | None = None) -> int:
+    """A descriptor of `path`, which stands in `folder`. Made with mode 0600 where `flags` has it made."""
+    # O_NONBLOCK: a FIFO in a file's place must not hang the process.
+    flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        return os.open(path if folder is None else path.name, flags, 0o600, dir_fd=folder)
+    except OSError as problem:
+        # ENOTDIR is what Linux says of a link where a folder is asked for.
+        if problem.errno not in (errno.ELOOP, errno.ENOTDIR) or not path.is_symlink():
+            raise
+    raise PermissionError(f"{path} is a symbolic link: name the place that it leads to, or remove it")
+
+
+def _require_private(descriptor: int, path: Path, *, forbidden: int, remedy: str) -> None:
+    """Raise PermissionError unless what was opened is this user's alone."""
+    found = os.fstat(descriptor)
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise PermissionError(f"{path} is no regular file")
+    if found.st_uid != os.geteuid():
+        raise PermissionError(
+            f"{path} belongs to user id {found.st_uid}, and this process runs as {os.geteuid()}: chown it"
+        )
+    if found.st_mode & forbidden:
+        raise PermissionError(f"{path} is open to other users (mode {found.st_mode & 0o7777:o}): {remedy} it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -115,6 +116,79 @@ def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "key.json").chmod(0o640)
     with pytest.raises(PermissionError, match="chmod 600"):
         store.load("key")
+
+
+def _open_folder(folder: Path) -> None:
+    folder.chmod(0o770)
+
+
+def _linked_folder(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to(folder.with_name("elsewhere"))
+
+
+def _linked_files(folder: Path) -> None:
+    for path in list(folder.iterdir()):
+        path.rename(folder.parent / path.name)
+        path.symlink_to(folder.parent / path.name)
+
+
+def _dangling_links(folder: Path) -> None:
+    for path in list(folder.iterdir()):
+        path.unlink()
+        path.symlink_to(folder.parent / f"new-{path.name}")
+
+
+def _fifos(folder: Path) -> None:
+    for path in list(folder.iterdir()):
+        path.unlink()
+        os.mkfifo(path, 0o600)
+
+
+def _open_files(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.chmod(0o620)
+
+
+@pytest.mark.parametrize("prepare", [_open_folder, _linked_folder])
+def test_a_folder_that_is_not_this_users_alone_is_refused(
+    tmp_path: Path, prepare: Callable[[Path], None]
+) -> None:
+    store = _filled_store(tmp_path)
+    prepare(store.folder)
+    for use in (lambda: store.load("key"), lambda: store.save("key", TOKEN), store.lock("key", 1).__enter__):
+        with pytest.raises(PermissionError, match=re.escape(str(store.folder))):
+            use()
+    assert not list(store.folder.glob(".new-*"))
+
+
+@pytest.mark.parametrize("prepare", [_linked_files, _dangling_links, _fifos, _open_files])
+def test_a_file_that_is_not_this_users_alone_is_refused(
+    tmp_path: Path, prepare: Callable[[Path], None]
+) -> None:
+    store = _filled_store(tmp_path)
+    prepare(store.folder)
+    for use in (lambda: store.load("key"), store.lock("key", 1).__enter__):
+        with pytest.raises(PermissionError, match=re.escape(str(store.folder))):
+            use()
+    store.save("key", TOKEN)  # takes the place of what was there, and follows nothing
+    assert store.load("key") == TOKEN
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("new-")] == []
+
+
+def test_another_users_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = _filled_store(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(PermissionError, match="belongs to user id"):
+        store.load("key")
+
+
+def _filled_store(tmp_path: Path) -> FileTokenStore:
+    store = FileTokenStore(tmp_path / "tokens")
+    store.save("key", TOKEN)
+    with store.lock("key", 1):
+        pass
+    return store
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"access_token": "the-token"}', "the-token", "\udcff"])
