@@ -7,7 +7,7 @@ file or a URL, since it may have come from outside.
 import mimetypes
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -24,19 +24,22 @@ _CONTENT_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)  # RFC 6838
 _CHARSET = re.compile(r"[A-Za-z0-9._:+-]+")  # as IANA registers them; RFC 2978 section 2.3 allows a few more
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Attachment:
     """A file that goes along. With `content_id` (no brackets) the html can show it: `<img src="cid:…">`.
 
     `charset` says what a file of type text/… is written in. Raises InvalidMessage.
     """
 
-    content: bytes = field(repr=False)
+    content: bytes
     filename: str | None = None
     content_type: str = "application/octet-stream"
     disposition: Disposition = "attachment"
     content_id: str | None = None
     charset: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Attachment of {len(self.content)} bytes, {self.content_type}>"
 
     def __post_init__(self) -> None:
         kind = self.content_type.lower()

@@ -241,9 +241,13 @@ class SMTPConnection:
         limit = self._limit(deadline)
         if envelope is not None and isinstance(content, Rendered):  # its owner closes it
             return self._send(envelope, content, limit, progress, pace)
-        self._opened()
-        message = as_bytes(content) if isinstance(content, str) else content
-        envelope, rendered = prepared(message, envelope, self.config)
+        try:
+            self._opened()
+            envelope, rendered = prepared(
+                as_bytes(content) if isinstance(content, str) else content, envelope, self.config
+            )
+        finally:
+            del content  # the frames of an error outlive it, and reporters show what they hold
         try:
             return self._send(envelope, rendered, limit, progress, pace)
         finally:

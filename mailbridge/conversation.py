@@ -66,8 +66,7 @@ class Conversation:
             if not (is_in_step and self.wire.is_quiet):
                 self.hang_up()
             complete(error, self.config)
-            if self.config.has_credentials:  # what was on the line may quote them at any time
-                clear_locals(error, outer=outer)
+            clear_locals(error, outer=outer)  # they hold what was on the line: content, and secrets
             raise
         if not self.wire.is_quiet:
             self.hang_up()

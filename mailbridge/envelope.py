@@ -118,11 +118,10 @@ class Envelope:
             )
 
     def __repr__(self) -> str:
-        shown = {name: getattr(self, name) for name in ("sender", "recipients")}
-        shown |= {
-            name: getattr(self, name) for name, default in _DEFAULTS.items() if getattr(self, name) != default
-        }
-        return f"Envelope({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        """Counts and names of options, no address: error reports keep the repr of local variables."""
+        names = [name for name, default in _DEFAULTS.items() if getattr(self, name) != default]
+        options = f", with {', '.join(names)}" if names else ""
+        return f"<Envelope for {len(self.recipients)} recipient(s){options}>"
 
     @classmethod
     def from_message(cls, message: Message, **options: Unpack[EnvelopeOptions]) -> "Envelope":

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 from mailbridge.config import Options, SMTPConfig
 from mailbridge.envelope import Envelope
@@ -87,12 +87,15 @@ class Mailer:
         message; with it true nobody can tell, and nothing is ever sent again by itself.
         """
         results: list[SendResult | MailbridgeError] = []
-        with _doubt_if_lost(results), self.session() as session:
-            result = session.send(
-                message, envelope=envelope, deadline=deadline, priority=priority, progress=progress
-            )
-            results.append(result)
-        return result
+        try:
+            with _doubt_if_lost(results), self.session() as session:
+                result = session.send(
+                    message, envelope=envelope, deadline=deadline, priority=priority, progress=progress
+                )
+                results.append(result)
+            return result
+        finally:
+            del message  # an error's frames outlive it, and reporters show what they hold
 
     def send_many(
         self,
@@ -111,20 +114,25 @@ class Mailer:
         priority waits.
         """
         outcomes: list[SendResult | MailbridgeError] = []
-        with _doubt_if_lost(outcomes), self.session() as session:
-            for item in messages:
-                message, envelope = item if isinstance(item, tuple) else (item, None)
-                if session.failure is not None:
-                    outcomes.append(session.failure)
-                    continue
-                try:
-                    outcomes.append(
-                        session.send(message, envelope=envelope, deadline=deadline, priority=priority)
-                    )
-                except MailbridgeError as error:
-                    outcomes.append(error)
-                    if on_error == "stop":
-                        break
+        item: Any = None
+        message: Any = None
+        try:
+            with _doubt_if_lost(outcomes), self.session() as session:
+                for item in messages:
+                    message, envelope = item if isinstance(item, tuple) else (item, None)
+                    if session.failure is not None:
+                        outcomes.append(session.failure)
+                        continue
+                    try:
+                        outcomes.append(
+                            session.send(message, envelope=envelope, deadline=deadline, priority=priority)
+                        )
+                    except MailbridgeError as error:
+                        outcomes.append(error)
+                        if on_error == "stop":
+                            break
+        finally:
+            del item, message  # the frames of an error outlive it, and reporters show what they hold
         return outcomes
 
     @contextmanager

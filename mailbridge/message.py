@@ -42,7 +42,7 @@ _PRIORITY_FIELDS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Message:
     """A mail to be: `Message("Subject", "a@x.example", ["b@y.example"], text="…")`.
 
@@ -80,6 +80,11 @@ class Message:
     one_click_unsubscribe: bool = False
     priority: Priority | None = None
     envelope_options: EnvelopeOptions = field(default_factory=EnvelopeOptions)
+
+    def __repr__(self) -> str:
+        """Sizes and counts, nothing that the mail says: error reports keep the repr of local variables."""
+        bodies = sum(len(body) for body in (self.text, self.html, self.calendar) if isinstance(body, str))
+        return f"<Message: {bodies} characters of text, {len(self.attachments)} attachment(s)>"
 
     def attach(
         self,

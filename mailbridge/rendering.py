@@ -60,7 +60,7 @@ def _token() -> str:
     return secrets.token_hex(16)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Rendered:
     """Content for the wire, before dot-stuffing, and what a server must be able to do for it.
 
@@ -77,6 +77,9 @@ class Rendered:
     needs_smtputf8: bool
     is_signed: bool
     is_binary: bool = False
+
+    def __repr__(self) -> str:
+        return f"<Rendered message of {self.size} bytes, {self.message_id or 'without Message-ID'}>"
 
     @property
     def size(self) -> int:

@@ -58,7 +58,7 @@ class Reply:
         return f"{self.code} {printable(' '.join(self.lines))}".rstrip()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class SendResult:
     """A message that the server accepted, and how.
 
@@ -85,6 +85,14 @@ class SendResult:
     server: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
     round_trips: int = 0
+
+    def __repr__(self) -> str:
+        refused = f", {len(self.rejected)} refused" if self.rejected else ""
+        queued = f", queued as {self.queue_id}" if self.queue_id else ""
+        return (
+            f"<SendResult: {self.server} took {self.message_id or 'a message'} of {self.message_size} bytes"
+            f" for {len(self.accepted)} recipient(s){refused}{queued}>"
+        )
 
     @property
     def rejected_errors(self) -> "tuple[RecipientsRefused, ...]":

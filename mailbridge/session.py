@@ -4,6 +4,7 @@ A stale connection is replaced once, the next server is asked if there is one an
 transient failure is tried again as `retry` says, an unknown outcome never is.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
@@ -23,6 +24,7 @@ from mailbridge.rendering import Rendered
 from mailbridge.results import SendResult
 from mailbridge.retry import is_stale, pause_before_next
 from mailbridge.routing import Router, Stop, Trail
+from mailbridge.secret import clear_locals
 from mailbridge.upstream import Upstream
 
 R = TypeVar("R")
@@ -67,10 +69,11 @@ class Session:
         limit = Deadline.after(deadline, self._clock).within(self._config.timeouts.total)
         self._lane = lane_of(priority_of(message, priority) or self._config.defaults.priority)
         outgoing, rendered = prepared(message, envelope, self._config, priority=priority)
-        began = self._clock()
+        outer, began = sys.exception(), self._clock()
         try:
             result = self._deliver(outgoing, rendered, limit)
         except MailbridgeError as error:
+            clear_locals(error, outer=outer)  # some hold what the message says
             self._config.log.not_sent(
                 error,
                 connection_id=self._failed_on.get(error),
@@ -84,6 +87,7 @@ class Session:
             self._failed_on.clear()
             if rendered is not message:
                 rendered.close()
+            del message
         try:
             self._config.log.sent(result, seconds=self._clock() - began)
         except BaseException as interrupt:  # while a handler works: the result is lost, the message is not

@@ -59,7 +59,7 @@ class Attachment:
         self.content_id = content_id
 
     def __repr__(self) -> str:
-        return f"<Attachment {self.filename!r} {self.content_type}>"
+        return f"<Attachment {self.content_type}>"
 
 
 class Message:
@@ -122,7 +122,7 @@ class Message:
         self.mailbridge_result: SendResult | None = None
 
     def __repr__(self) -> str:
-        return f"<Message {str(self.subject)!r} to {len(self.send_to)} recipients>"
+        return f"<Message to {len(self.send_to)} recipient(s), {len(self.attachments)} attachment(s)>"
 
     @property
     def sender(self) -> str | None:

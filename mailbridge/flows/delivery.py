@@ -26,7 +26,7 @@ from mailbridge.protocol.wire import Call, Wire
 from mailbridge.results import Reply
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Transaction:
     """What goes to the server: addresses as they stand on the wire, content canonical.
 
@@ -48,8 +48,12 @@ class Transaction:
     progress: Progress | None = None
     left: Callable[[], None] | None = None
 
+    def __repr__(self) -> str:
+        size = len(self.content) if isinstance(self.content, bytes) else self.content.size
+        return f"<Transaction of {size} bytes for {len(self.recipients)} recipient(s)>"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Delivered:
     """`late`: those of `rejected` that were refused after the content, each for itself (LMTP)."""
 
@@ -57,6 +61,9 @@ class Delivered:
     rejected: Mapping[str, Reply]
     response: Reply
     late: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"<Delivered to {len(self.accepted)} recipient(s), {len(self.rejected)} refused>"
 
 
 async def delivery(wire: Wire, transaction: Transaction) -> Delivered:

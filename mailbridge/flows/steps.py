@@ -5,7 +5,7 @@ a real stream. No event loop is involved: `net.driver` runs flows on blocking ca
 """
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from mailbridge.errors import ConnectionLost, ProtocolViolation
@@ -25,8 +25,8 @@ class Transfer:
     byte by byte.
     """
 
-    data: bytes
-    shown: tuple[str, ...]
+    data: bytes = field(repr=False)
+    shown: tuple[str, ...] = field(repr=False)
     stage: str
     limit: Limit
     is_new: bool
@@ -52,7 +52,7 @@ class WriteContent:
     not). Gives how many bytes were written. `shown` is what logs may say of it beside its size.
     """
 
-    content: bytes | memoryview
+    content: bytes | memoryview = field(repr=False)
     stage: str
     stops_early: bool
     is_new: bool = True
@@ -69,7 +69,7 @@ class ReadPiece:
     Raises InvalidMessage if it can't be had.
     """
 
-    pieces: Iterator[bytes]
+    pieces: Iterator[bytes] = field(repr=False)
 
     def __await__(self) -> Generator["ReadPiece", bytes | None, bytes | None]:
         return (yield self)

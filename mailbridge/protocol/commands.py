@@ -39,7 +39,8 @@ class Command:
         return self.line + b"\r\n"
 
     def __repr__(self) -> str:
-        return f"<Command {self.shown}>"
+        """The verb alone: addresses are no business of an error report's."""
+        return f"<Command {self.shown if self.secret else self.shown.partition(' ')[0]}>"
 
     @property
     def shown(self) -> str:
