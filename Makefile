@@ -1,8 +1,10 @@
 # Each target makes its own environment where there is none; nothing but Python (3.11 or newer) and make has to be there.
 #   make demo    send mail through Django and Flask to a server on loopback
+#   make quick   the unit tests on this Python, in under a minute
 #   make test    lint, then the whole suite on every Python and Django that can be found here
 #   make lint    ruff and mypy
 #   make bench   round trips and throughput beside other clients
+#   make venv    only the environment, in .venv
 #   make clean   remove what the above have made
 
 PYTHON ?= python3
@@ -10,7 +12,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo quick test lint bench venv clean
 
 demo: $(READY)
 	$(RUN) testproject/demo.py
@@ -19,13 +21,18 @@ demo: $(READY)
 # nox goes on after a failed session; the summary, which ends with the totals, has the last word either way.
 test: $(READY)
 	rm -rf .nox/reports && mkdir -p .nox/reports
-	@$(RUN) -m nox -k "not lint and not full and not acceptance and not faults and not core" \
-			--report .nox/reports/versions.json >.nox/versions.log 2>&1 & \
-		$(RUN) -m nox -s acceptance --report .nox/reports/promises.json >.nox/promises.log 2>&1 & \
-		$(RUN) -m nox -s faults core --report .nox/reports/faults.json >.nox/faults.log 2>&1 & \
+	@$(RUN) -m nox -t versions --report .nox/reports/versions.json >.nox/versions.log 2>&1 & \
+		$(RUN) -m nox -s acceptance tools --report .nox/reports/promises.json >.nox/promises.log 2>&1 & \
+		$(RUN) -m nox -s campaigns core --report .nox/reports/campaigns.json >.nox/campaigns.log 2>&1 & \
 		$(RUN) -m nox -s lint full --report .nox/reports/here.json; \
-		wait; cat .nox/faults.log .nox/promises.log .nox/versions.log
+		wait; cat .nox/campaigns.log .nox/promises.log .nox/versions.log
 	@$(RUN) tests/summary.py .nox/reports
+
+# One process for each of two cores, and hypothesis briefly: what is wanted while one writes.
+quick: $(READY)
+	MAILBRIDGE_HYPOTHESIS=brief $(RUN) -m pytest -q -n 2 --dist loadfile -m "not campaign" tests/unit
+
+venv: $(READY)
 
 lint: $(READY)
 	$(RUN) -m nox -s lint

@@ -28,20 +28,6 @@ BASE_PYTHON = "{}.{}".format(*sys.version_info)
 SUPPORTED = (("3.11", "5.2"), ("3.12", "6.0"), ("3.13", "6.1"))
 # `full` has hypothesis think as long as it likes; other environments look for differences between versions.
 BRIEF = {"MAILBRIDGE_HYPOTHESIS": "brief"}
-# About half of the time that tests/acceptance takes; a run of its own beside the rest.
-FAULTS = [
-    f"tests/acceptance/test_{name}.py"
-    for name in (
-        "chunk_and_lmtp_faults",
-        "content_faults",
-        "deadlines",
-        "failover",
-        "fault_matrix",
-        "oauth2_faults",
-        "proxy_faults",
-        "proxy_secrets",
-    )
-]
 # Run outside the project, so that only the wheel can answer.
 WHEEL_CHECK = """
 import mailbridge
@@ -99,20 +85,27 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def full(session: nox.Session) -> None:
-    """All but acceptance, real servers included, in the environment that make has built (Django 5.2)."""
-    run_pytest(session, "tests", "--ignore=tests/acceptance", python=sys.executable)
+    """Units, frameworks and real servers, in the environment that make has built (Django 5.2)."""
+    elsewhere = ("--ignore=tests/acceptance", "--ignore=tests/tools")
+    run_pytest(session, "tests", *elsewhere, "-m", "not campaign", python=sys.executable)
 
 
 @nox.session(python=False)
-def faults(session: nox.Session) -> None:
-    """What the whole promises where servers and proxies fail: many cases, which wait more than they work."""
-    run_pytest(session, *FAULTS, python=sys.executable)
+def campaigns(session: nox.Session) -> None:
+    """Whole tables of faults and attacks: many cases, which wait more than they work."""
+    run_pytest(session, "tests", "-m", "campaign", python=sys.executable)
 
 
 @nox.session(python=False)
 def acceptance(session: nox.Session) -> None:
     """What else the whole promises: forks, secrets, memory, rates, pages."""
-    run_pytest(session, "tests/acceptance", *(f"--ignore={file}" for file in FAULTS), python=sys.executable)
+    run_pytest(session, "tests/acceptance", "-m", "not campaign", python=sys.executable)
+
+
+@nox.session(python=False)
+def tools(session: nox.Session) -> None:
+    """The test bed itself: its servers, its proxies, what a missing one means."""
+    run_pytest(session, "tests/tools", python=sys.executable)
 
 
 @nox.session(python=interpreter("3.12") or sys.executable)
@@ -147,7 +140,7 @@ def newer_versions(python: str, django: str) -> None:
         )
 
     run.__doc__ = f"Python {python} with Django {django}: all but the real-server matrix."
-    nox.session(run, name=f"py{python}-django{django}", python=path or False)
+    nox.session(run, name=f"py{python}-django{django}", python=path or False, tags=["versions"])
 
 
 for row in SUPPORTED:

@@ -23,7 +23,7 @@ def count_tests(report: Path) -> tuple[int, int, int]:
 
 def main(folder: Path) -> int:
     # Four runs of nox, side by side, wrote one each; a missing one is a run that did not come to its end.
-    listings = [folder / f"{name}.json" for name in ("here", "faults", "promises", "versions")]
+    listings = [folder / f"{name}.json" for name in ("here", "campaigns", "promises", "versions")]
     sessions = [
         session for path in listings if path.exists() for session in json.loads(path.read_text())["sessions"]
     ]

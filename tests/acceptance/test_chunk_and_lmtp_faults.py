@@ -38,6 +38,8 @@ from tests.acceptance.sending import (
     message,
 )
 
+pytestmark = pytest.mark.campaign
+
 KINDS = {"lost": ConnectionLost, "goodbye": ConnectionLost, "late": ReplyTimeout, "bad": ProtocolViolation}
 REFUSALS = {
     "mail": SenderRefused,

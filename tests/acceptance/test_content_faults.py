@@ -39,6 +39,8 @@ from tests.acceptance.sending import (
     message,
 )
 
+pytestmark = pytest.mark.campaign
+
 SIZE = 2_500_000  # beyond what is held in memory
 LARGE = message(1, size=SIZE)
 # Beyond the buffers of both sockets: its end is not written before its beginning was read.

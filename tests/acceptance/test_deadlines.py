@@ -19,6 +19,8 @@ from mailbridge.testing import Fault, ScriptedServer
 from tests.acceptance.sending import MARGIN, PASSWORD, USER, committed, config_for, envelope, message
 from tests.servers.certificates import Certificates
 
+pytestmark = pytest.mark.campaign
+
 SECONDS = 0.3
 BIG = 8 << 20  # more than the buffers of both sides hold
 

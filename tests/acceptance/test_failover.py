@@ -59,6 +59,8 @@ from tests.acceptance.sending import (
 )
 from tests.servers.certificates import Certificates
 
+pytestmark = pytest.mark.campaign
+
 NEXT, STAYS, UNKNOWN = "next", "stays", "unknown"
 
 # "next": the second server gets it. "stays": the first one refused it, and that is told. "unknown": nobody

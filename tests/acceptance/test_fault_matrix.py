@@ -61,6 +61,8 @@ from tests.acceptance.sending import (
 )
 from tests.servers.certificates import Certificates
 
+pytestmark = pytest.mark.campaign
+
 
 @dataclass(frozen=True)
 class Told:

@@ -37,6 +37,8 @@ from tests.servers.certificates import Certificates
 from tests.servers.proxy_faults import FAULTS, HARMLESS, Protocol
 from tests.servers.scripted_proxy import ScriptedProxy
 
+pytestmark = pytest.mark.campaign
+
 CONNECT = 0.4  # seconds, for the whole way to the server
 USER, PASSWORD = "proxy-user", "proxy-password"
 SCHEMES: dict[Protocol, tuple[str, ...]] = {

@@ -25,6 +25,8 @@ from tests.acceptance.sending import envelope, message
 from tests.servers.proxy_faults import FAULTS, Protocol
 from tests.servers.scripted_proxy import ScriptedProxy
 
+pytestmark = pytest.mark.campaign
+
 USER = "proxy us@er/name"
 PASSWORD = "Sent'inel@ Pass/W\u00f6rd&42+7?\\#"
 TOKEN = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
