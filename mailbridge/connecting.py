@@ -22,7 +22,7 @@ from mailbridge.net.deadline import Clock, Deadline
 from mailbridge.net.dialing import Target
 from mailbridge.net.own_name import ehlo_name
 from mailbridge.net.reaching import Reached, reach
-from mailbridge.net.resolving import literal
+from mailbridge.net.resolving import Address
 from mailbridge.net.streams import Stream
 from mailbridge.protocol import proxy_header
 from mailbridge.protocol.capabilities import EMPTY, Capabilities
@@ -88,7 +88,7 @@ class Connecting:
             stream, self.is_loopback = self.reached.stream, self.reached.is_loopback
         else:
             stream = Stream(sock, secured=secured)
-            self.is_loopback = _is_loopback(stream.peername)
+            self.is_loopback = _leads_to_loopback(sock)
         talk = Conversation(stream, config, connection_id=self._connection_id, clock=self._clock)
         talk.driver.round_trips += 1 + len(config.proxy)  # the TCP handshake, and each proxy's answer
         return talk
@@ -192,7 +192,16 @@ def _is_unused(sock: socket.socket) -> bool:
     return False
 
 
-def _is_loopback(peername: str) -> bool:
-    """Whether a given socket leads to this very machine; one without an address is a UNIX socket."""
-    address = literal(peername.rpartition(":")[0].strip("[]"))
-    return address is None or address.is_loopback
+def _leads_to_loopback(sock: socket.socket) -> bool:
+    """Whether the peer of a given socket has a loopback address.
+
+    Not one that is still connecting, nor one of another kind: what listens on a UNIX socket that the
+    caller has connected may well be a tunnel, and nothing is known of the other side of AF_VSOCK.
+    """
+    try:
+        peer = sock.getpeername()
+    except OSError:
+        return False
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    return Address(sock.family, peer).is_loopback

@@ -68,7 +68,13 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        return _embedded(self.ip).is_loopback
+        """Whether it is this machine's, an IPv4 address in IPv6 form (::ffff:127.0.0.1) included.
+
+        An address inside a NAT64 or 6to4 one is not: it is a gateway elsewhere that knows what it means.
+        """
+        ip = self.ip
+        mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+        return (mapped or ip).is_loopback
 
     @property
     def is_internal(self) -> bool:

@@ -2,6 +2,7 @@
 
 import io
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from pathlib import Path
@@ -25,6 +26,7 @@ from mailbridge import (
     SMTPConnection,
     render,
 )
+from mailbridge.connecting import _leads_to_loopback
 from mailbridge.testing import DEFAULT_KEYWORDS, Fault, ScriptedServer
 
 CHUNKING = (*DEFAULT_KEYWORDS, "CHUNKING", "BINARYMIME")
@@ -282,6 +284,72 @@ def test_a_connected_socket_is_the_way_to_the_server(listener: ScriptedServer) -
         assert connection.reached is None
     assert sock.fileno() == -1
     assert len(listener.messages) == 1
+
+
+class Peer:
+    """As much of a socket as the question needs, where this machine has no such peer."""
+
+    def __init__(self, family: int, peer: object) -> None:
+        self.family = family
+        self.peer = peer
+
+    def getpeername(self) -> object:
+        if isinstance(self.peer, OSError):
+            raise self.peer
+        return self.peer
+
+
+@pytest.mark.parametrize(
+    ("family", "peer", "is_loopback"),
+    [
+        (socket.AF_INET, ("127.0.0.1", 25), True),
+        (socket.AF_INET, ("127.8.8.8", 25), True),
+        (socket.AF_INET6, ("::1", 25, 0, 0), True),
+        (socket.AF_INET6, ("::ffff:127.0.0.1", 25, 0, 0), True),
+        (socket.AF_INET, ("192.0.2.1", 25), False),
+        (socket.AF_INET, ("0.0.0.0", 25), False),
+        (socket.AF_INET6, ("fe80::1%lo", 25, 0, 1), False),
+        (socket.AF_INET6, ("64:ff9b::7f00:1", 25, 0, 0), False),  # NAT64: the gateway's 127.0.0.1
+        (socket.AF_INET6, ("2002:7f00:1::", 25, 0, 0), False),  # 6to4
+        (socket.AF_INET, OSError(107, "Transport endpoint is not connected"), False),
+        (socket.AF_INET6, OSError(107, "Transport endpoint is not connected"), False),
+        (socket.AF_UNIX, "/run/tunnel", False),
+        (socket.AF_UNIX, "", False),
+        (getattr(socket, "AF_VSOCK", 40), (2, 25), False),
+        (12345, b"", False),
+    ],
+)
+def test_a_given_socket_counts_as_loopback_by_its_peer(family: int, peer: object, is_loopback: bool) -> None:
+    assert _leads_to_loopback(Peer(family, peer)) is is_loopback  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("allows", [False, True])
+def test_credentials_over_a_given_unix_socket_are_asked_for(allows: bool) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+
+    def serve() -> None:
+        with theirs, theirs.makefile("rwb", buffering=0) as lines:
+            lines.write(b"220 hi\r\n")
+            while verb := lines.readline()[:4]:
+                lines.write(b"250-me\r\n250 AUTH PLAIN\r\n" if verb == b"EHLO" else b"235 Ok\r\n")
+
+    server = threading.Thread(target=serve)
+    server.start()
+    config = SMTPConfig(
+        host="x", security="none", username="u", password="p", timeout=10, allow_insecure_auth=allows
+    )
+    connection = SMTPConnection(config, sock=ours)
+    connection.connect()
+    try:
+        if allows:
+            connection.login()
+        else:
+            with pytest.raises(ConfigurationError, match="clear text"):
+                connection.login()
+        assert connection.authenticated is allows
+    finally:
+        connection.abort()
+        server.join(10)
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
