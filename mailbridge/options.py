@@ -122,8 +122,9 @@ class TLSOptions:
     instead of the system's store. `cert_file`, `key_file`, `key_password`: a client certificate.
     `server_hostname`: the name to ask for and to check, instead of `host`. `min_version`:
     TLSv1.2 unless said otherwise. `ciphers`: an OpenSSL cipher list. `strict=False` drops the
-    X509_STRICT checks of Python 3.13 (for old private CAs). `context`: an `ssl.SSLContext` of
-    your own, in place of all of these but `server_hostname`.
+    X509_STRICT checks of Python 3.13 (for old private CAs). `allow_common_name`: take the name in the
+    subject where a certificate has no subjectAltName, which RFC 9525 section 2 forbids. `context`: an
+    `ssl.SSLContext` of your own, in place of all of these but `server_hostname`.
     """
 
     verify: bool = True
@@ -136,10 +137,11 @@ class TLSOptions:
     min_version: TLSVersion = "TLSv1.2"
     ciphers: str | None = None
     strict: bool = True
+    allow_common_name: bool = False
     context: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
-        for name in ("verify", "strict"):
+        for name in ("verify", "strict", "allow_common_name"):
             _set(self, name, as_switch(f"tls.{name}", getattr(self, name)))
         for name in ("ca_file", "ca_path", "cert_file", "key_file", "server_hostname", "ciphers"):
             value = getattr(self, name)

@@ -5,7 +5,7 @@ from mailbridge.net.deadline import Deadline
 from mailbridge.net.streams import Stream
 from mailbridge.net.tls import context_for
 from mailbridge.net.tls_errors import tls_error
-from mailbridge.net.tls_sessions import sessions
+from mailbridge.net.tls_sessions import sessions, trust_of
 from mailbridge.options import TLSOptions
 
 
@@ -15,12 +15,14 @@ class Handshake:
     def __init__(self, stream: Stream, options: TLSOptions, *, host: str, server: str) -> None:
         self._stream = stream
         self._context = context_for(options)
+        self._trust = trust_of(self._context)
         self._name = options.server_hostname or host
         self._server = server
 
     def perform(self, *, mode: str, deadline: Deadline, to_proxy: bool = False) -> None:
         """Raises `TLSFailed` and its kinds, `ConnectTimeout`, `ProtocolViolation`; `mode` is `security`."""
-        session = sessions.recall(self._context, self._name, self._server)
+        self._trust = trust_of(self._context)
+        session = sessions.recall(self._trust, self._name, self._server)
         try:
             self._stream.start_tls(self._context, self._name, deadline, session=session, to_proxy=to_proxy)
         except MailbridgeError:
@@ -34,7 +36,7 @@ class Handshake:
     def remember_session(self) -> None:
         """Keep what a later connection can resume; to be called before the stream is closed."""
         if self._stream.tls is not None and self._stream.is_open:
-            sessions.remember(self._context, self._name, self._server, self._stream.tls_session)
+            sessions.remember(self._trust, self._name, self._server, self._stream.tls_session)
 
     @property
     def round_trips(self) -> int:

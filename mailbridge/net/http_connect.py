@@ -1,7 +1,9 @@
 """HTTP CONNECT on a stream (RFC 9110 section 9.3.6): ask an HTTP proxy for a way to the target.
 
-h11 reads the answer, within its own bounds; what follows the answer belongs to the target, which in
-SMTP speaks first, and is handed back to the stream.
+h11 reads the answer, but is given only what has the form that RFC 9112 demands: HTTP/1.x, lines that
+end in CRLF, and no more than 8 KiB of them. Two readers that disagree on where an answer ends would
+disagree on what the target said: what follows belongs to the target, which in SMTP speaks first, and is
+handed back to the stream.
 """
 
 from base64 import b64encode
@@ -16,10 +18,11 @@ from mailbridge.proxies import ProxyURL
 from mailbridge.results import printable
 from mailbridge.secret import MASK
 
-# A proxy's answer to CONNECT is a few lines; none of them is of use beyond the first.
-MAX_HEADER = 16 * 1024  # bytes
-# 1xx answers may precede the real one (RFC 9110 section 15.2); an endless row of them is none.
-_MOST_INTERIM_ANSWERS = 8
+# A proxy's answer to CONNECT is a few lines; none of them is of use beyond the first. It counts together
+# with the 1xx answers that may precede it (RFC 9110 section 15.2).
+MAX_HEADER = 8 * 1024  # bytes
+_VERSION = b"HTTP/1."
+_END = b"\r\n\r\n"
 
 # So many characters of a secret in a row are not there by chance; a shorter secret counts as a whole.
 _TELLING = 8
@@ -38,11 +41,7 @@ def http_connect(stream: Stream, proxy: ProxyURL, target: tuple[str, int], deadl
     """Open the tunnel; gives what was said, for reports. Raises `ProxyFailed`, TimeoutError, OSError."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER)
     stream.send(_request(connection, proxy, target), deadline)
-    try:
-        answer = _answer(connection, stream, proxy, deadline)
-    except h11.RemoteProtocolError as error:
-        said = printable(_masked(str(error), proxy), 200)
-        raise ProxyFailed(f"The proxy {proxy} did not answer in HTTP: {said}") from None
+    answer = _answer(connection, stream, proxy, deadline)
     reason = printable(_masked(bytes(answer.reason).decode("latin-1"), proxy), 200)
     if not 200 <= answer.status_code < 300:
         raise ProxyFailed(
@@ -50,7 +49,6 @@ def http_connect(stream: Stream, proxy: ProxyURL, target: tuple[str, int], deadl
             status=answer.status_code,
             hint=_hint(answer.status_code, proxy),
         )
-    stream.unread(connection.trailing_data[0])
     return f"CONNECT {authority(target)}: {answer.status_code} {reason}".rstrip()
 
 
@@ -90,22 +88,43 @@ def _basic(proxy: ProxyURL) -> bytes:
 
 
 def _answer(connection: h11.Connection, stream: Stream, proxy: ProxyURL, deadline: Deadline) -> h11.Response:
-    interim = 0
+    """The final answer; what came behind it is back in the stream."""
+    received, left = b"", MAX_HEADER
     while True:
-        event = connection.next_event()
-        if isinstance(event, h11.Response):
-            return event
-        if isinstance(event, h11.InformationalResponse):
-            interim += 1
-            if interim > _MOST_INTERIM_ANSWERS:
-                raise ProxyFailed(f"The proxy {proxy} sent interim answers without end")
-        elif event is h11.NEED_DATA:
+        end = received.find(_END) + len(_END)
+        head = received[:end] if end >= len(_END) else received
+        if problem := _malformed(head):
+            raise _no_http(proxy, problem)
+        if len(head) > left:
+            raise _no_http(proxy, "more than 8 KiB of header")
+        if end < len(_END):
             data = stream.receive(deadline)
             if not data:
                 raise ProxyFailed(f"The proxy {proxy} closed the connection before it had answered")
-            connection.receive_data(data)
-        else:
-            raise ProxyFailed(f"The proxy {proxy} closed the connection instead of an answer")
+            received += data
+            continue
+        received, left = received[end:], left - end
+        try:
+            connection.receive_data(head)
+            event = connection.next_event()
+        except h11.RemoteProtocolError as error:
+            raise _no_http(proxy, str(error)) from None
+        if isinstance(event, h11.Response):
+            stream.unread(received)
+            return event
+
+
+def _malformed(head: bytes) -> str:
+    """What in the beginning of an answer, however little of it there is, can become no HTTP/1; or ""."""
+    if not head.startswith(_VERSION[: len(head)]):
+        return f"it began with {head[:40].decode('latin-1')}"
+    if len(head) - 2 * head.count(b"\r\n") - head.endswith(b"\r") != len(head.translate(None, b"\r\n")):
+        return "a line does not end in CRLF"
+    return ""
+
+
+def _no_http(proxy: ProxyURL, problem: str) -> ProxyFailed:
+    return ProxyFailed(f"The proxy {proxy} did not answer in HTTP: {printable(_masked(problem, proxy), 200)}")
 
 
 def _hint(status: int, proxy: ProxyURL) -> str:

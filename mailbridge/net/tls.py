@@ -96,6 +96,7 @@ def _build(options: TLSOptions) -> ssl.SSLContext:
     if not options.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    context.hostname_checks_common_name = options.allow_common_name
     if not options.strict:
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     # Renegotiation (TLS 1.2) is of no use to a mail client and has only ever brought trouble.

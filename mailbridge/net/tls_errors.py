@@ -33,7 +33,8 @@ _UNKNOWN_CA = _Meaning(
 _WEAK = _Meaning("uses a key or signature too weak for OpenSSL", "Renew it; or lower tls.ciphers' @SECLEVEL.")
 _OTHER_NAME = _Meaning(
     "is for another name",
-    "Set host to a name in the certificate, or tls.server_hostname if the server is reached by another.",
+    "Set host to a name in the certificate's subjectAltName, or tls.server_hostname if the server is reached"
+    " by another. A name in the subject alone counts only with tls.allow_common_name.",
 )
 _STRICT = _Meaning(
     "breaks a rule of RFC 5280 ({said})",

@@ -42,6 +42,7 @@ class Certificates:
     wrong_host: Identity  # other.lab.test only
     expired: Identity  # SERVER_NAMES, ended in 2020
     self_signed: Identity  # SERVER_NAMES, no authority behind it
+    common_name: Identity  # "localhost" in the subject, and no subjectAltName
     client: Identity  # for client authentication
     stranger: Identity  # like client, but signed by other_ca_file
 
@@ -63,9 +64,10 @@ def make_certificates(folder: Path) -> Certificates:
         names: Sequence[str],
         issuer: Authority | None = ca,
         until: datetime.datetime = today + 30 * DAY,
+        has_names: bool = True,
     ) -> Identity:
         key = ec.generate_private_key(ec.SECP256R1())
-        return write_identity(folder, name, sign_leaf(key, names, issuer, until), key)
+        return write_identity(folder, name, sign_leaf(key, names, issuer, until, has_names), key)
 
     return Certificates(
         ca_file=write(folder / "ca.pem", pem_of(ca.cert)),
@@ -74,6 +76,7 @@ def make_certificates(folder: Path) -> Certificates:
         wrong_host=issue("wrong_host", ["other.lab.test"]),
         expired=issue("expired", SERVER_NAMES, until=past),
         self_signed=issue("self_signed", SERVER_NAMES, issuer=None),
+        common_name=issue("common_name", ["localhost"], has_names=False),
         client=issue("client", ["client.lab.test"]),
         stranger=issue("stranger", ["stranger.lab.test"], issuer=other),
     )
@@ -92,20 +95,27 @@ def make_authority(name: str) -> Authority:
 
 
 def sign_leaf(
-    key: ec.EllipticCurvePrivateKey, names: Sequence[str], issuer: Authority | None, until: datetime.datetime
+    key: ec.EllipticCurvePrivateKey,
+    names: Sequence[str],
+    issuer: Authority | None,
+    until: datetime.datetime,
+    has_names: bool = True,
 ) -> x509.Certificate:
-    """A certificate for servers and clients; without an issuer it signs itself."""
+    """A certificate for servers and clients; without an issuer it signs itself.
+
+    Without `has_names` the first name stands in the subject alone, as it did before RFC 6125.
+    """
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     issuer_name = issuer.cert.subject if issuer else subject
     signing_key = issuer.key if issuer else key
     builder = begin(subject, issuer_name, key, until - 60 * DAY, until)
     purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key.public_key())
+    if has_names:
+        alternatives = x509.SubjectAlternativeName([general_name(name) for name in names])
+        builder = builder.add_extension(alternatives, critical=False)
     builder = (
-        builder.add_extension(
-            x509.SubjectAlternativeName([general_name(name) for name in names]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(key_usage(signs_certificates=False), critical=True)
         .add_extension(purposes, critical=False)
         .add_extension(authority, critical=False)

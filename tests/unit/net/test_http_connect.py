@@ -102,6 +102,7 @@ def test_basic_credentials(username: str, password: str | None, token: bytes, ta
         b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
         b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
         b"HTTP/1.1 102 Processing\r\n\r\n" * 8 + OK,
+        b"HTTP/1.9 200 OK\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"a" * (MAX_HEADER - 100) + b"\r\n\r\n",
     ],
 )
@@ -151,6 +152,15 @@ def test_407_with_credentials_does_not_ask_for_some(talk: Talk) -> None:
         b"HTTP/1.1 20 OK\r\n\r\n",
         b"HTTP/1.1 +20 OK\r\n\r\n",
         b"HTTP/2 200\r\n\r\n",
+        b"HTTP/2.0 200 OK\r\n\r\n",
+        b"HTTP/0.9 200 OK\r\n\r\n",
+        b"http/1.1 200 OK\r\n\r\n",
+        b"\r\n" + OK,
+        b"HTTP/1.1 200 OK\n\n",
+        b"HTTP/1.1 200 OK\r\nA: b\n\r\n",
+        b"HTTP/1.1 200 OK\nA: b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nA: b\rC: d\r\n\r\n",
+        b"HTTP/1.1 100 Continue\n\n" + OK,
         b"HTTP/1.1 200 OK\r\nA\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA: \0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
@@ -167,9 +177,29 @@ def test_what_is_no_http(answer: bytes, talk: Talk) -> None:
     assert len(str(caught.value)) < 600
 
 
-def test_interim_answers_have_an_end(talk: Talk) -> None:
-    with pytest.raises(ProxyFailed, match="interim answers without end"):
-        talk.ask(b"HTTP/1.1 102 Processing\r\n\r\n" * 9 + OK)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 102 Processing\r\n\r\n" * 400 + OK,
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * MAX_HEADER + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * MAX_HEADER,
+    ],
+)
+def test_all_header_fields_together_have_an_end(answer: bytes, talk: Talk) -> None:
+    assert MAX_HEADER == 8192
+    talk.proxy.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    with pytest.raises(ProxyFailed, match="more than 8 KiB of header"):
+        talk.ask(answer)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\n", b"HTTP/2", b"220 mx", b"HTTP/1.1 200 OK\rX"])
+def test_what_can_become_no_answer_is_refused_at_once(answer: bytes, talk: Talk) -> None:
+    """Not only at the end of a header that may never come: the proxy keeps its connection open."""
+    talk.proxy.sendall(answer)
+    with pytest.raises(ProxyFailed, match="did not answer in HTTP"):
+        http_connect(
+            talk.stream, ProxyURL(scheme="http", host="proxy.example", port=1), TARGET, Deadline.after(1)
+        )
 
 
 @pytest.mark.parametrize("size", range(len(OK)))

@@ -60,6 +60,19 @@ def test_min_version(version: Any, expected: ssl.TLSVersion) -> None:
     assert context_for(TLSOptions(min_version=version)).minimum_version == expected
 
 
+def test_a_name_in_the_subject_alone_proves_nothing_unless_asked_for(
+    serve: Serve, connect: Connect, identities: Certificates, soon: Deadline
+) -> None:
+    options = TLSOptions(ca_file=str(identities.ca_file), strict=False)
+    peer = serve(tls_talk(server_context(identities.common_name), wait_for_end))
+    with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+        connect(peer).start_tls(context_for(options), "localhost", soon)
+    stream = connect(peer)
+    stream.start_tls(context_for(replace(options, allow_common_name=True)), "localhost", soon)
+    assert stream.tls is not None
+    assert stream.tls.verified
+
+
 def test_ciphers() -> None:
     context = context_for(TLSOptions(ciphers="ECDHE-RSA-AES256-GCM-SHA384"))
     older = {c["name"] for c in context.get_ciphers() if c["protocol"] != "TLSv1.3"}
