@@ -111,7 +111,7 @@ def tools(session: nox.Session) -> None:
 @nox.session(python=interpreter("3.12") or sys.executable)
 def core(session: nox.Session) -> None:
     """No extra, Python 3.12 if it is here: the built wheel imports elsewhere, the unit tests pass."""
-    install_once(session, "h11>=0.14", "pytest", "pytest-timeout", "hypothesis", "cryptography")
+    install_once(session, "h11>=0.16", "pytest", "pytest-timeout", "hypothesis", "cryptography")
     wheels = Path(session.create_tmp())
     build = (sys.executable, "-m", "hatchling", "build", "--clean", "-t", "wheel", "-d", str(wheels))
     session.run(*build, external=True, silent=True)
