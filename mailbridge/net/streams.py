@@ -89,11 +89,14 @@ class Stream:
     def receive(self, deadline: Deadline, limit: int = 65536) -> bytes:
         """At least one byte and at most `limit`; b"" at end-of-file, with or without close_notify.
 
-        What is there already is returned even if the deadline is over. Raises TimeoutError at the
-        deadline, OSError (ECONNRESET) and ssl.SSLError as they come.
+        Raises TimeoutError at the deadline, also if there is something to read: a peer that always
+        has more to say would hold its reader for ever. OSError (ECONNRESET) and ssl.SSLError as they
+        come.
         """
         if self._ahead:
             return self._take_ahead(limit)
+        if deadline.is_over:
+            raise TimeoutError(errno.ETIMEDOUT, "The time limit ran out")
         return self._until(deadline, lambda: self._layer.read(limit), read=True)
 
     def receive_now(self, limit: int = 65536) -> bytes | None:

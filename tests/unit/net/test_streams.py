@@ -120,12 +120,17 @@ def test_a_socket_that_somebody_else_secured(pair: tuple[Stream, socket.socket])
     assert Stream(pair[1], secured=True).secure
 
 
-def test_what_is_there_is_received_even_after_the_deadline(pair: tuple[Stream, socket.socket]) -> None:
+def test_nothing_is_received_after_the_deadline_though_it_is_there(
+    pair: tuple[Stream, socket.socket],
+) -> None:
+    """A peer that always has more to say would hold its reader for ever."""
     stream, peer = pair
     peer.sendall(b"x")
-    assert stream.receive(Deadline.after(0)) == b"x"
     with pytest.raises(TimeoutError):
         stream.receive(Deadline.after(0))
+    assert stream.receive_now() == b"x"
+    stream.unread(b"y")  # was received in time
+    assert stream.receive(Deadline.after(0)) == b"y"
 
 
 def test_nothing_is_sent_after_the_deadline(pair: tuple[Stream, socket.socket]) -> None:
