@@ -1,5 +1,6 @@
 """Fixtures for all tests: real servers and certificates. They cost nothing until a test asks for one."""
 
+import gc
 import os
 from importlib.util import find_spec
 
@@ -12,6 +13,12 @@ pytest_plugins = ("tests.servers.fixtures", "mailbridge.testing.plugin")
 settings.register_profile("mailbridge", deadline=None)
 settings.register_profile("brief", deadline=None, max_examples=20)
 settings.load_profile(os.environ.get("MAILBRIDGE_HYPOTHESIS", "mailbridge"))
+
+
+def pytest_collection_finish() -> None:
+    """What collecting has made stays to the end: the garbage collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -29,6 +29,8 @@ from tests.integration.mails import INBOX, SENDER, Mail, new_mail
 from tests.servers.dovecot import MAILBOXES, PASSWORD, USERNAME
 from tests.servers.storage import StoredMessage
 
+pytestmark = pytest.mark.campaign
+
 COMMANDS = (
     b"MAIL FROM:<evil@evil.test>\r\nRCPT TO:<inbox@lab.test>\r\nDATA\r\nSubject: smuggled\r\n\r\nx\r\n.\r\n"
 )
