@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
     from mailbridge.extensions import DSN, DeliverBy, EnvelopeOptions, Recipient
     from mailbridge.mailer import Mailer
+    from mailbridge.masking import mask_settings, without_userinfo
     from mailbridge.mechanisms import register_sasl
     from mailbridge.message import Message
     from mailbridge.oauth2.stores import FileTokenStore, MemoryTokenStore, TokenStore
@@ -77,6 +78,7 @@ _HOMES = {
     "envelope": ("Envelope",),
     "extensions": ("DSN", "DeliverBy", "EnvelopeOptions", "Recipient"),
     "mailer": ("Mailer",),
+    "masking": ("mask_settings", "without_userinfo"),
     "mechanisms": ("register_sasl",),
     "message": ("Message",),
     "oauth2.stores": ("FileTokenStore", "MemoryTokenStore", "TokenStore"),
@@ -165,10 +167,12 @@ __all__ = [
     "VerifyReport",
     "close_all",
     "mailer_for",
+    "mask_settings",
     "open_channel",
     "register_proxy",
     "register_sasl",
     "render",
+    "without_userinfo",
 ]
 
 

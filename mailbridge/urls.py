@@ -17,6 +17,7 @@ _SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "smtps": {"security": "tls"},
     "lmtp": {"protocol": "lmtp"},
 }
+_NO_OPTION = "has something after the host that is no option; percent-encode / ? # in user and password"
 _EXAMPLE = "Write it as smtp://user:password@host:port/?option=value."
 
 
@@ -39,9 +40,7 @@ def options_of_url(url: object, known: Sequence[str]) -> dict[str, Any]:
     if parts.scheme not in _SCHEMES:
         raise _bad("must start with smtp://, smtps:// or lmtp://")
     if parts.fragment or parts.path not in ("", "/") or "#" in url:
-        raise _bad(
-            "has something after the host that is no option; percent-encode / and # in user and password"
-        )
+        raise _bad(_NO_OPTION)
     options = dict(_SCHEMES[parts.scheme])
     for name, value in (("username", parts.username), ("password", parts.password), ("host", parts.hostname)):
         if value:
@@ -74,6 +73,8 @@ def _query(query: str, known: Sequence[str]) -> dict[str, Any]:
         raise _bad("has a malformed query")
     pairs = parse_qsl(query, keep_blank_values=True)
     for key, value in pairs:
+        if not key.replace(".", "_").isidentifier():  # it may be half of a password
+            raise _bad(_NO_OPTION)
         name, _, inner = key.partition(".")
         if name not in known or name == "url":
             raise unknown_option(name, list(known))

@@ -1,5 +1,6 @@
-"""The app, for INSTALLED_APPS: system checks and `manage.py verify_smtp`. Sending needs it not.
+"""The app, for INSTALLED_APPS: system checks, `manage.py verify_smtp`, error reports without passwords.
 
+Sending needs it not.
 Nothing connects, and nothing is started, when it is loaded.
 """
 
@@ -12,4 +13,7 @@ class MailbridgeConfig(AppConfig):
     verbose_name = "mailbridge"
 
     def ready(self) -> None:
-        from mailbridge_django import checks  # noqa: F401  # registers itself
+        from mailbridge_django import checks, error_reports  # noqa: F401  # checks register themselves
+
+        error_reports.mask_configured()
+        error_reports.install_filter()

@@ -7,6 +7,7 @@
     mailbridge.W005   OAuth2 tokens in a cache that workers can't share safely
     mailbridge.W006   a rate limiter over a cache that workers don't share
     mailbridge.W007   a user name without a password, or the reverse
+    mailbridge.W008   a password that error reports can show
 
 Whether a server can be reached and logged in to is the question of `manage.py verify_smtp`.
 """
@@ -18,9 +19,10 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
-from mailbridge import SMTPConfig
+from mailbridge import Secret, SMTPConfig
 from mailbridge_django.backend import EmailBackend
 from mailbridge_django.compat import MailerMisconfigured, uses_mailers
+from mailbridge_django.error_reports import shown_by_reports
 from mailbridge_django.handler import mailers
 from mailbridge_django.ratelimit import CacheRateLimiter
 from mailbridge_django.tokens import CacheTokenStore
@@ -61,6 +63,7 @@ def _check(alias: str) -> Iterator[CheckMessage]:
         return
     if isinstance(backend, EmailBackend):
         yield from _check_pair(alias, backend)
+        yield from _check_reports(alias, backend.config)
         for server in backend.config.endpoints:
             yield from _check_credentials(alias, server.config)
             yield from _check_verification(alias, server.config)
@@ -89,6 +92,21 @@ def _check_credentials(alias: str, config: SMTPConfig) -> Iterator[CheckMessage]
             + ("they can be read on the way." if config.allow_insecure_auth else "it refuses to send them."),
             hint="Set security to 'starttls' (use_tls) or 'tls' (use_ssl).",
             id="mailbridge.W001",
+        )
+
+
+def _check_reports(alias: str, config: SMTPConfig) -> Iterator[CheckMessage]:
+    passwords = [server.config.password for server in config.endpoints]
+    passwords += [proxy.password for server in config.endpoints for proxy in server.config.proxy]
+    shown = shown_by_reports({each.reveal() for each in passwords if isinstance(each, Secret)})
+    if shown:
+        yield Warning(
+            f"Error reports can show a password of the mailer {alias!r}: it stands in {', '.join(shown)}, "
+            "which is not masked there.",
+            hint="Keep it in a variable of the environment whose name has PASSWORD in it, and give it as "
+            "'password'. A DEFAULT_EXCEPTION_REPORTER_FILTER of your own can derive from "
+            "mailbridge_django.error_reports.ReportFilter.",
+            id="mailbridge.W008",
         )
 
 

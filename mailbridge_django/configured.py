@@ -15,6 +15,7 @@ from django.utils.encoding import force_str
 
 import mailbridge
 from mailbridge import ConfigurationError, Envelope, InvalidAddress, Mailer, Secret, SMTPConfig
+from mailbridge_django import error_reports
 from mailbridge_django import options as naming
 from mailbridge_django.compat import KNOWS_MAILERS, InvalidMailer, MailerMisconfigured, uses_mailers
 from mailbridge_django.options import Options
@@ -23,6 +24,8 @@ from mailbridge_django.resolver import load_resolver
 
 # The alias of a backend that is made by hand where MAILERS is defined: Django 6.1 wants one.
 AD_HOC = "<ad hoc>"
+
+error_reports.mask_configured()  # for projects without the app
 
 
 class ConfiguredBackend(smtp.EmailBackend):

@@ -17,7 +17,7 @@ from mailbridge_flask import signals
 from mailbridge_flask.commands import add_commands
 from mailbridge_flask.connection import Connection
 from mailbridge_flask.message import Message
-from mailbridge_flask.settings import DEFAULT, read_settings
+from mailbridge_flask.settings import DEFAULT, mask_config, read_settings
 from mailbridge_flask.state import MailState
 
 __all__ = ["Mail"]
@@ -54,6 +54,7 @@ class Mail:
                 stage="config",
                 hint="Leave out its init_app(). Messages of Flask-Mail's class are taken by this one too.",
             )
+        mask_config(app)
         state = MailState(app, read_settings(app))
         state.mailer(self.name)
         app.extensions["mailbridge"] = app.extensions["mail"] = state

@@ -16,11 +16,11 @@ from typing import Any
 
 from flask import Flask
 
-from mailbridge import ConfigurationError, MailbridgeError, Secret, SMTPConfig
+from mailbridge import ConfigurationError, MailbridgeError, Secret, SMTPConfig, mask_settings
 from mailbridge_flask import flask_mail_keys
 from mailbridge_flask.addresses import AnyAddress, as_pair, sanitize_address
 
-__all__ = ["DEFAULT", "MailerSettings", "Settings", "read_settings"]
+__all__ = ["DEFAULT", "MailerSettings", "Settings", "mask_config", "read_settings"]
 
 PREFIX = "MAILBRIDGE_"
 DEFAULT = "default"
@@ -53,6 +53,16 @@ class Settings:
     mailers: Mapping[str, MailerSettings]
     default_sender: AnyAddress | None = None
     ascii_attachments: bool = False
+
+
+def mask_config(app: Flask) -> None:
+    """Let `repr(app.config)`, the debugger and error reporters show `'***'` for what is secret in it.
+
+    The values stay equal to what they were. What is put into the configuration later is not masked.
+    """
+    for key, value in list(app.config.items()):
+        if key.startswith(PREFIX) or key in flask_mail_keys.KEYS:
+            app.config[key] = mask_settings(value, key.removeprefix(PREFIX).removeprefix("MAIL_"))
 
 
 def read_settings(app: Flask) -> Settings:
@@ -160,7 +170,7 @@ def _sealed(options: Mapping[Any, Any]) -> dict[str, Any]:
             continue
         if value is None or value == "":
             continue
-        if name in ("username", "password", "key_password") and type(value) is int:
+        if name in ("username", "password", "key_password") and isinstance(value, int):
             value = str(value)
         if name in _SECRETS and isinstance(value, str):
             value = Secret(value)

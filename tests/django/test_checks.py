@@ -5,9 +5,13 @@ from typing import Any
 
 import pytest
 from django.core.checks import run_checks
+from django.utils.module_loading import import_string
+from django.views import debug
 
 from mailbridge_django.checks import check_mailers
 from tests.django.conftest import BACKEND, KNOWS_MAILERS, Use, overridden
+
+DJANGO_FILTER = "django.views.debug.SafeExceptionReporterFilter"
 
 
 def ids() -> list[str]:
@@ -61,6 +65,32 @@ def test_no_secret_is_shown(use: Use) -> None:
     use(url="smtp://u:hunter2@smtp.example.com/?security=none")
     assert ids() == ["mailbridge.W001"]
     assert "hunter2" not in str(check_mailers())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("SMTP_PW", "hunter22", ["mailbridge.W008"]),
+        ("SMTP_PW", "see hunter22 here", ["mailbridge.W008"]),
+        ("SMTP_PASSWORD", "hunter22", []),
+        ("MAILBRIDGE_URL", "smtp://u:hunter22@smtp.example.com", []),
+        ("SMTP_URL", "smtp://u:hunter22@smtp.example.com", []),
+    ],
+    ids=range(5),  # pytest puts them into the environment
+)
+@pytest.mark.parametrize("filtered", [True, False])
+def test_a_password_that_reports_can_show(
+    use: Use, monkeypatch: pytest.MonkeyPatch, name: str, value: str, found: list[str], filtered: bool
+) -> None:
+    """With the filter of the app; and with one of the project, which shows URLs."""
+    name_of_filter = "mailbridge_django.error_reports.ReportFilter" if filtered else DJANGO_FILTER
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr(debug, "get_default_exception_reporter_filter", import_string(name_of_filter))
+    use(host="smtp.example.com", use_tls=True, username="u", password="hunter22")
+    assert ids() == (["mailbridge.W008"] if name.endswith("_URL") and not filtered else found)
+    assert "hunter22" not in str(check_mailers())
+    use(url="smtp://u:hunter23@smtp.example.com")
+    assert ids() == []
 
 
 def test_unknown_names_in_the_package_s_setting() -> None:

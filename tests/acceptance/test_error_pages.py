@@ -1,0 +1,321 @@
+"""Django's error reports and werkzeug's debugger show no secret of the settings, whatever their shape."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import pickle
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from types import MappingProxyType, TracebackType
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import pytest
+from django.conf import settings
+from django.test import RequestFactory
+from django.utils.log import AdminEmailHandler
+from django.views.debug import get_default_exception_reporter_filter, technical_500_response
+from flask import Flask
+from werkzeug.debug.console import Console
+from werkzeug.debug.repr import debug_repr
+from werkzeug.debug.tbtools import DebugTraceback
+
+from mailbridge import ConfigurationError, Secret, mask_settings
+from mailbridge_django import error_reports, mailers
+from mailbridge_flask import Mail
+from tests.django.conftest import BACKEND, MODES, overridden
+
+MARK = "hunter" + "Zx81"  # in two halves: pages show source lines
+SHAPES = 200
+
+pytestmark = pytest.mark.matrix
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+def urls(rng: random.Random, scheme: str = "") -> str:
+    scheme = scheme or rng.choice(["smtp", "smtps", "lmtp", "SMTP"])
+    password = rng.choice(
+        [MARK, quote(MARK + "/+@:", safe=""), f"{MARK}@x", f"a/{MARK}", f"a?{MARK}", f"#{MARK}"]
+    )
+    return rng.choice(
+        [
+            f"{scheme}://user:{password}@127.0.0.1:1",
+            f"{scheme}://{password}@127.0.0.1:1/?security=none",
+            f"{scheme}://:{password}@localhost:1",
+            f"{scheme}://127.0.0.1:1/?username=u&password={password}",
+            f"{scheme}://127.0.0.1:1/?oauth2={MARK}",
+            f"user:{password}@127.0.0.1",
+            f"{scheme}://u:{password}@a.example {scheme}://v:{password}@b.example",
+        ]
+    )
+
+
+def proxies(rng: random.Random) -> Any:
+    one = [urls(rng, rng.choice(["http", "https", "socks5", "socks5h"])) for _ in range(3)]
+    mapping = {"scheme": "http", "host": "127.0.0.1", "port": 1, "username": MARK, "password": MARK}
+    return rng.choice([one[0], one, tuple(one), [mapping, one[1]], mapping, {"url": one[0]}, Secret(one[0])])
+
+
+def oauth2(rng: random.Random) -> Any:
+    key = rng.choice(
+        ["client_secret", "refresh_token", "access_token", "private_key", "extra_params", "scope"]
+    )
+    account = {"client_email": "a@b", "private_key": MARK}
+    return rng.choice(
+        [
+            {
+                "grant": "refresh_token",
+                "client_id": "id",
+                key: MARK,
+                "token_url": f"https://u:{MARK}@t.example",
+            },
+            {"provider": "google", "service_account": rng.choice([account, json.dumps(account)])},
+            {"extra_params": [("audience", MARK)], "extra_headers": {"Authorization": MARK}},
+            f"ya29.{MARK}",
+        ]
+    )
+
+
+def dkim(rng: random.Random) -> Any:
+    pem = f"-----BEGIN PRIVATE KEY-----\n{MARK}\n-----END PRIVATE KEY-----\n"
+    key = {
+        "domain": "example.com",
+        "selector": "s",
+        "private_key": rng.choice([pem, pem.encode(), Secret(pem)]),
+    }
+    return rng.choice([key, [key, dict(key)], (key,), pem])
+
+
+def servers(rng: random.Random) -> Any:
+    return [
+        urls(rng),
+        {"url": urls(rng), "priority": 2},
+        {"config": rng.choice([urls(rng), {"host": "h", "password": MARK}]), "weight": 3},
+        (urls(rng),),
+    ]
+
+
+def wrong(rng: random.Random) -> tuple[str, Any]:
+    """Secrets where they do not belong."""
+    return rng.choice(
+        [
+            ("pasword", MARK),
+            ("host", f"smtp://u:{MARK}@h"),
+            ("servers", urls(rng)),
+            ("tls", {"key_password": MARK, "ca_file": "/etc/ssl/ca.pem"}),
+            ("tls", MARK),
+            ("defaults", {"headers": {"X-Api": MARK}}),
+            ("nested", {"deep": [{"deeper": ({"deepest": MARK},)}, Pair(urls(rng), {MARK + "x"})]}),
+            ("logger", f"smtp://u:{MARK}@h"),
+            ("password", MARK.encode()),
+        ]
+    )
+
+
+def options(rng: random.Random) -> dict[str, Any]:
+    """One configuration of a mailer with sentinels in several places."""
+    found: dict[str, Any] = {"host": "127.0.0.1", "port": 1, "username": "user", "password": MARK}
+    for name, make in (("proxy", proxies), ("oauth2", oauth2), ("dkim", dkim)):
+        if rng.random() < 0.4:
+            found[name] = make(rng)
+    if rng.random() < 0.4:
+        found = {**found, "servers": servers(rng)}
+    if rng.random() < 0.5:
+        found = {"url": rng.choice([urls(rng), Secret(urls(rng))]), **(found if rng.random() < 0.3 else {})}
+    if rng.random() < 0.4:
+        name, value = wrong(rng)
+        found[name] = value
+    return rng.choice([lambda d: d, OrderedDict, lambda d: d, MappingProxyType])(found)  # type: ignore[no-any-return]
+
+
+def shapes(make: Callable[[random.Random], Any]) -> Iterator[Any]:
+    for number in range(SHAPES):
+        yield make(random.Random(number))
+
+
+def about(action: Callable[[], object]) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    """What is raised, without the frame of this test; something always is."""
+    try:
+        action()
+        raise RuntimeError("An error of the application")
+    except Exception as error:
+        traceback = error.__traceback__
+        return type(error), error, traceback.tb_next if traceback else None
+
+
+class Mailed(AdminEmailHandler):
+    """AdminEmailHandler which keeps what it would mail."""
+
+    def __init__(self) -> None:
+        super().__init__(include_html=True)
+        self.pages: list[str] = []
+
+    def send_mail(self, subject: str, message: str, *_: Any, **keywords: Any) -> None:
+        self.pages += [subject, message, str(keywords["html_message"])]
+
+
+def pages_of(action: Callable[[], object], *, debug: bool) -> Iterator[str]:
+    """What visitors get with DEBUG, and administrators without: HTML and text."""
+    environment = {name: value for name, value in os.environ.items() if MARK in value}
+    request = RequestFactory().get("/", **environment)  # as runserver makes it
+    what = about(action)
+    if debug:
+        yield technical_500_response(request, *what).content.decode()
+        request.META["HTTP_ACCEPT"] = "text/plain"
+        yield technical_500_response(request, *what).content.decode()
+    else:
+        handler = Mailed()
+        record = logging.LogRecord("django.request", logging.ERROR, "f", 1, "Failed", (), what)
+        record.request = request
+        handler.emit(record)
+        yield from handler.pages
+
+
+def configured(mode: str, given: Any, number: int) -> dict[str, Any]:
+    if mode == "MAILERS":
+        return {"MAILERS": {"default": {"BACKEND": BACKEND, "OPTIONS": given}, "b": {"OPTIONS": dict(given)}}}
+    shape = [given, {**given, "MAILERS": {"bulk": {"OPTIONS": dict(given)}}}, [given], (given,)][number % 4]
+    return {"EMAIL_BACKEND": BACKEND, "MAILBRIDGE": shape}
+
+
+def use_settings() -> None:
+    url = os.environ["MAIL_SERVER_URL"]
+    everything = os.environ
+    found = [getattr(settings, name, None) for name in error_reports.SETTINGS]
+    for alias in mailers:
+        mailers[alias].open()
+    raise AssertionError((len(url), len(everything), len(found)))
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, scheme in (("MAILBRIDGE_URL", "smtp"), ("MAIL_SERVER_URL", "smtps"), ("HTTPS_PROXY", "http")):
+        monkeypatch.setenv(name, f"{scheme}://user:{MARK}@mail.example")
+    monkeypatch.setenv("MAILBRIDGE_SERVERS", f"smtp://user:a/b{MARK}@mail.example")
+
+
+@pytest.fixture
+def our_filter() -> Iterator[None]:
+    """The filter as the app installs it; other tests may have kept Django's."""
+    with overridden(DEFAULT_EXCEPTION_REPORTER_FILTER="mailbridge_django.error_reports.ReportFilter"):
+        get_default_exception_reporter_filter.cache_clear()
+        yield
+    get_default_exception_reporter_filter.cache_clear()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("debug", [True, False])
+@pytest.mark.usefixtures("environment", "our_filter")
+def test_django(mode: str, debug: bool) -> None:
+    """The page of DEBUG, and the mail to administrators, as HTML and as text."""
+    for number, given in enumerate(shapes(options)):
+        with overridden(**configured(mode, given, number), DEBUG=debug):
+            for page in pages_of(use_settings, debug=debug):
+                assert MARK not in page, (number, page[max(0, page.index(MARK) - 300) :][:400])
+
+
+def test_the_app_installs_the_filter_unless_the_project_has_its_own() -> None:
+    own = "tests.acceptance.test_error_pages.Mailed"
+    with overridden(DEFAULT_EXCEPTION_REPORTER_FILTER="django.views.debug.SafeExceptionReporterFilter"):
+        error_reports.install_filter()
+        assert settings.DEFAULT_EXCEPTION_REPORTER_FILTER == "mailbridge_django.error_reports.ReportFilter"
+    with overridden(DEFAULT_EXCEPTION_REPORTER_FILTER=own):
+        error_reports.install_filter()
+        assert own == settings.DEFAULT_EXCEPTION_REPORTER_FILTER
+    get_default_exception_reporter_filter.cache_clear()
+
+
+def flask_config(rng: random.Random) -> dict[str, Any]:
+    config = {f"MAILBRIDGE_{name.upper()}": value for name, value in options(rng).items()}
+    config["MAILBRIDGE_MAILERS"] = {"bulk": urls(rng), "other": options(rng)}
+    return config | rng.choice([{}, {"MAIL_PASSWORD": MARK, "MAIL_USERNAME": MARK, "MAIL_SERVER": "h"}])
+
+
+def test_flask() -> None:
+    """The page of the debugger, what its console shows of the configuration, and `repr`."""
+    for number, config in enumerate(shapes(flask_config)):
+        app = Flask("testapp")
+        app.config.from_mapping(config)
+
+        def use(app: Flask = app) -> None:
+            with app.app_context():
+                Mail(app).mailer.connect()
+
+        debugger = DebugTraceback(about(use)[1])
+        pages = [
+            debugger.render_debugger_html(evalex=True, secret="s", evalex_trusted=True),
+            debugger.render_traceback_text(),
+            debug_repr(app.config),
+            Console({"app": app}).eval("app.config"),
+            repr(app.config),
+        ]
+        assert MARK not in "".join(map(str, pages)), number
+
+
+def plain(value: Any) -> Any:
+    """A copy from before anything was masked: dicts and lists are masked in place."""
+    if isinstance(value, dict | MappingProxyType):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return type(value)(map(plain, value))
+    return value
+
+
+def same_types(mine: Any, theirs: Any) -> bool:
+    if isinstance(mine, dict | MappingProxyType):
+        return all(same_types(mine[key], theirs[key]) for key in theirs)
+    if isinstance(mine, list | tuple):
+        return all(map(same_types, mine, theirs)) and isinstance(mine, type(theirs))
+    return isinstance(mine, type(theirs))
+
+
+def test_settings_stay_what_they_are() -> None:
+    for given in shapes(options):
+        before = plain(given)
+        masked = mask_settings(given)
+        assert masked == before
+        assert type(masked) is type(given)
+        assert same_types(masked, before)
+        assert MARK not in repr(masked)
+        again = copy.deepcopy(dict(masked))
+        assert again == before
+        assert MARK not in repr(again)
+        assert mask_settings(masked) is masked or isinstance(masked, MappingProxyType)
+
+
+def test_a_masked_string_is_a_string() -> None:
+    url = f"smtp://user:{MARK}@mail.example"
+    setting = {"url": url, "password": 4711, "host": "mail.example", "timeout": 5}
+    assert mask_settings(setting) is setting
+    assert setting["url"] == f"{setting['url']}" == url
+    assert hash(setting["url"]) == hash(url)
+    assert json.loads(json.dumps(setting)) == setting == pickle.loads(pickle.dumps(setting))
+    assert repr(setting) == ("{'url': 'smtp://***', 'password': ***, 'host': 'mail.example', 'timeout': 5}")
+    assert str(setting["password"]) == "4711"
+
+
+def test_cycles_end() -> None:
+    setting: dict[str, Any] = {"servers": [f"smtp://u:{MARK}@h"]}
+    setting["servers"].append(setting)
+    assert MARK not in repr(mask_settings(setting))
+
+
+def test_errors_still_say_what_is_wrong() -> None:
+    app = Flask("testapp")
+    app.config.from_mapping(MAILBRIDGE_HOST="h", MAILBRIDGE_SECURITY="tsl")
+    with pytest.raises(ConfigurationError, match="tsl"):
+        Mail(app)
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_the_search_finds_what_is_not_masked(debug: bool) -> None:
+    with overridden(UNRELATED={"hoster": MARK}, DEBUG=debug):
+        assert any(MARK in page for page in pages_of(lambda: 1 / 0, debug=debug))
