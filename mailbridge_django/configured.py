@@ -25,7 +25,7 @@ from mailbridge_django.resolver import load_resolver
 # The alias of a backend that is made by hand where MAILERS is defined: Django 6.1 wants one.
 AD_HOC = "<ad hoc>"
 
-error_reports.mask_configured()  # for projects without the app
+error_reports.mask_configured()  # for projects without the app: Django loads backends with its settings there
 
 
 class ConfiguredBackend(smtp.EmailBackend):

@@ -26,9 +26,13 @@ _DEPTH = 4  # how far into dicts and lists among the local variables URLs are lo
 
 
 def mask_configured() -> None:
-    """Let the settings of mail show `'***'` for what is secret in them; they equal what they were."""
-    for name in SETTINGS:
-        _mask(name)
+    """Let the settings of mail show `'***'` for what is secret in them; they equal what they were.
+
+    Does nothing if the settings are not there yet.
+    """
+    if settings.configured:
+        for name in SETTINGS:
+            _mask(name)
 
 
 @receiver(setting_changed)
