@@ -15,7 +15,8 @@ from mailbridge import ConfigurationError, SMTPConfig
 from mailbridge.net.deadline import Deadline
 from mailbridge.oauth2.consent import Consent
 from mailbridge.oauth2.stores import FileTokenStore
-from mailbridge.oauth2_options import PROVIDERS, OAuth2Options, endpoints
+from mailbridge.oauth2_options import OAuth2Options, endpoints
+from mailbridge.oauth2_providers import PROVIDERS
 
 SECRET_VARIABLE = "MAILBRIDGE_CLIENT_SECRET"  # noqa: S105  # the name of a variable
 # As long as providers keep a device code.
@@ -63,9 +64,9 @@ def _config(arguments: argparse.Namespace) -> SMTPConfig:
         "client_secret": secret,
         "scope": arguments.scope,
         "token_store": FileTokenStore(arguments.store),
+        "tls": {"ca_file": arguments.ca_file},
     }
-    tls = {"ca_file": arguments.ca_file}
-    return SMTPConfig(username=arguments.username, oauth2=oauth2, proxy=arguments.proxy, tls=tls)
+    return SMTPConfig(username=arguments.username, oauth2=oauth2, proxy=arguments.proxy)
 
 
 def _authorize(config: SMTPConfig, arguments: argparse.Namespace) -> int:

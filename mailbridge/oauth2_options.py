@@ -6,6 +6,7 @@ Parsing and checking only: no file is read and nothing connects. Asking for toke
 import hashlib
 import json
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -17,44 +18,22 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from mailbridge.errors import ConfigurationError
-from mailbridge.options import as_secret, as_switch, as_text, invalid, unknown_option
+from mailbridge.oauth2_providers import PROVIDERS, Provider
+from mailbridge.options import (
+    TLSOptions,
+    as_secret,
+    as_switch,
+    as_text,
+    build_group,
+    invalid,
+    unknown_option,
+)
 from mailbridge.secret import Secret
 
 Grant = Literal["static", "refresh_token", "client_credentials", "jwt_bearer", "callable"]
 Pairs = tuple[tuple[str, Secret], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provider:
-    """What is known of one: its token endpoint and, by grant, the scopes that sending mail needs."""
-
-    token_url: str
-    device_url: str
-    authorize_url: str
-    scopes: Mapping[str, str]
-    consent_scope: str
-
-
-PROVIDERS: Mapping[str, Provider] = {
-    "google": Provider(
-        token_url="https://oauth2.googleapis.com/token",  # noqa: S106  # an address, no secret
-        device_url="https://oauth2.googleapis.com/device/code",
-        authorize_url="https://accounts.google.com/o/oauth2/v2/auth",
-        # A refresh token has the scope of its consent already.
-        scopes={"jwt_bearer": "https://mail.google.com/"},
-        consent_scope="https://mail.google.com/",
-    ),
-    "microsoft": Provider(
-        token_url="https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token",  # noqa: S106
-        device_url="https://login.microsoftonline.com/{tenant}/oauth2/v2.0/devicecode",
-        authorize_url="https://login.microsoftonline.com/{tenant}/oauth2/v2.0/authorize",
-        scopes={
-            "refresh_token": "https://outlook.office.com/SMTP.Send offline_access",
-            "client_credentials": "https://outlook.office365.com/.default",
-        },
-        consent_scope="https://outlook.office.com/SMTP.Send offline_access",
-    ),
-}
 GRANTS = ("static", "refresh_token", "client_credentials", "jwt_bearer")
 _NEEDS_LIBRARY = ("refresh_token", "client_credentials", "jwt_bearer")
 _SECRETS = ("client_secret", "refresh_token", "access_token", "private_key")
@@ -89,6 +68,7 @@ class OAuth2Options:
     allow_insecure_token_url: bool = False
     extra_params: Pairs = ()
     extra_headers: Pairs = ()
+    tls: TLSOptions = field(default_factory=TLSOptions)
     token_store: Any = field(default=None)
     on_refresh: Callable[..., object] | None = None
     supplier: Callable[[], Any] | None = None
@@ -107,12 +87,12 @@ class OAuth2Options:
     def fingerprint(self, username: str) -> str:
         """A name for the tokens of this user with exactly these options, the same in every process.
 
-        A hash: no secret can be read from it. What is no property of the token (the store, callbacks)
-        does not count.
+        A hash: no secret can be read from it. What is no property of the token (trust, the store,
+        callbacks) does not count.
         """
         facts: list[object] = [username]
         for option in fields(self):
-            if option.name not in ("token_store", "on_refresh", "supplier"):
+            if option.name not in ("tls", "token_store", "on_refresh", "supplier"):
                 facts.append([option.name, _plain(getattr(self, option.name))])
         return hashlib.sha256(json.dumps(facts).encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -185,6 +165,10 @@ def _read(name: str, value: object) -> object:
         return _callable(where, value)
     if name == "token_store":
         return _store(value)
+    if name == "tls":
+        tls = build_group(TLSOptions, where, value)
+        require_verification(tls)
+        return tls
     if name == "scope" and isinstance(value, (list, tuple)):
         value = " ".join(as_text(where, each) for each in value)
     return as_text(where, value)
@@ -293,6 +277,26 @@ def _require_libraries(found: OAuth2Options) -> None:
             stage="config",
             hint="Install the extra: mailbridge-smtp[oauth2-jwt].",
         )
+
+
+def require_verification(tls: TLSOptions) -> None:
+    """Raise ConfigurationError unless the token server must prove its name: it gets the client's secret.
+
+    Also to be called when a connection is made: a context of the user's own may have changed since.
+    """
+    context = tls.context
+    is_blind = context is not None and (
+        context.verify_mode != ssl.CERT_REQUIRED or not context.check_hostname
+    )
+    if is_blind or not tls.verify:
+        option = "context" if is_blind else "verify"
+        raise invalid(
+            f"oauth2.tls.{option}",
+            "must verify the token server, which gets the client's secret; name its authority, or a"
+            " certificate that signed itself, by oauth2.tls.ca_file",
+        )
+    if tls.server_hostname is not None:
+        raise invalid("oauth2.tls.server_hostname", "is not used: the name to verify is that in token_url")
 
 
 def _service_account(value: object) -> Secret | str:

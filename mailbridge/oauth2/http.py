@@ -1,4 +1,4 @@
-"""One POST to a token endpoint, over the same way as mail: proxies, trusted authorities, time limit.
+"""One POST to a token endpoint, over the same way as mail (proxies, time limit), with trust of its own.
 
 HTTP/1.1 by http.client over `channel.open_channel`. No redirects, no cookies, no environment variables.
 What the answer means is `answers`'.
@@ -6,7 +6,7 @@ What the answer means is `answers`'.
 
 import copy
 import http.client
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
@@ -14,7 +14,7 @@ from mailbridge.channel import Channel, open_channel
 from mailbridge.config import SMTPConfig
 from mailbridge.errors import MailbridgeError, TokenUnavailable
 from mailbridge.net.deadline import Deadline
-from mailbridge.oauth2_options import OAuth2Options
+from mailbridge.oauth2_options import OAuth2Options, require_verification
 from mailbridge.secret import Secret
 
 # Answers have some kilobytes. Whoever sends more is no token endpoint.
@@ -62,7 +62,9 @@ def post(
     limit = deadline.within(config.timeouts.command or REQUEST_SECONDS)
     port = parts.port or (443 if is_tls else 80)
     # A port that is the scheme's own does not belong into the Host field (RFC 9110 section 7.2).
-    with open_channel(_trusting(config), host, port, tls=is_tls, deadline=limit.remaining) as channel:
+    with open_channel(
+        _trusting(config, options), host, port, tls=is_tls, deadline=limit.remaining
+    ) as channel:
         connection = _Connection(host, parts.port or port, channel)
         connection.default_port = 443 if is_tls else 80
         try:
@@ -78,14 +80,13 @@ def post(
     raise _failed(f"the token server broke off its answer ({what})", transient=True)
 
 
-def _trusting(config: SMTPConfig) -> SMTPConfig:
-    """`config`, with certificates verified: a relay that is trusted blindly is no reason to trust whoever
-    answers for the token server, who gets the client's secret."""
-    if config.tls.verify:
-        return config
-    strict = copy.copy(config)
-    object.__setattr__(strict, "tls", replace(config.tls, verify=True))
-    return strict
+def _trusting(config: SMTPConfig, options: OAuth2Options) -> SMTPConfig:
+    """`config` with the trust of the token server in the place of that of mail: a relay that is trusted
+    blindly, or by a private authority, is no reason to trust whoever answers for the token server."""
+    require_verification(options.tls)
+    own = copy.copy(config)
+    object.__setattr__(own, "tls", options.tls)
+    return own
 
 
 def _headers(options: OAuth2Options) -> dict[str, str]:

@@ -38,14 +38,25 @@ def no_tokens_of_others() -> Iterator[None]:
     forget_sources()
 
 
-def client(server: ScriptedServer, tokens: TokenServer, clock: ShiftedClock, **options: Any) -> Mailer:
-    """It asks at `tokens`; `clock` is the one of its pool, its breaker and its token source."""
+def client(
+    server: ScriptedServer,
+    tokens: TokenServer,
+    clock: ShiftedClock,
+    *,
+    trust: dict[str, Any] | None = None,
+    **options: Any,
+) -> Mailer:
+    """It asks at `tokens`, trusting them as `trust` (`oauth2.tls`) says.
+
+    `clock` is the one of its pool, its breaker and its token source.
+    """
     oauth2 = {
         "token_url": tokens.url,
         "client_id": "the-client",
         "client_secret": "the-client-secret",
         "refresh_token": "first-refresh-token",
         "allow_insecure_token_url": True,
+        "tls": trust or {},
     }
     config = config_for(server, username=USER, oauth2=oauth2, **({"timeout": 5} | options))
     source_for(config)._clock = clock
@@ -178,11 +189,11 @@ def test_a_slow_endpoint_without_a_deadline(answer: str) -> None:
 
 @pytest.mark.parametrize("kind", ["self_signed", "expired", "wrong_host"])
 def test_a_bad_certificate_gets_no_secret(kind: str, certificates: Certificates) -> None:
-    clock, trust = ShiftedClock(), {"tls": {"ca_file": str(certificates.ca_file)}}
+    clock, trust = ShiftedClock(), {"ca_file": str(certificates.ca_file)}
     with (
         smtp_server() as server,
         TokenServer(identity=getattr(certificates, kind)) as tokens,
-        client(server, tokens, clock, **trust) as mailer,
+        client(server, tokens, clock, trust=trust) as mailer,
     ):
         with pytest.raises(TokenUnavailable, match="certificate") as caught:
             mailer.send(message(1), envelope=envelope())
@@ -191,7 +202,7 @@ def test_a_bad_certificate_gets_no_secret(kind: str, certificates: Certificates)
     with (
         smtp_server() as server,
         TokenServer(identity=certificates.good) as tokens,
-        client(server, tokens, clock, **trust) as mailer,
+        client(server, tokens, clock, trust=trust) as mailer,
     ):
         assert mailer.send(message(2), envelope=envelope()).accepted
 

@@ -41,7 +41,7 @@ class Site:
     ca_file: str
 
     @property
-    def oauth2(self) -> dict[str, str]:
+    def oauth2_in_url(self) -> dict[str, str]:
         return {
             "token_url": self.tokens.url,
             "client_id": "the-client",
@@ -50,6 +50,10 @@ class Site:
             "scope": "mail",
             "token_store": f"file:{self.folder / 'tokens'}",
         }
+
+    @property
+    def oauth2(self) -> dict[str, Any]:
+        return {**self.oauth2_in_url, "tls": {"ca_file": self.ca_file}}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -171,9 +175,10 @@ def test_a_flask_application(site: Site) -> None:
     assert "SMTP.SendAsApp" in shown
 
 
-def test_the_command_line(site: Site) -> None:
-    """A URL has all options, with dots for groups."""
-    oauth2 = "&".join(f"oauth2.{name}={quote(value, safe='')}" for name, value in site.oauth2.items())
+def test_the_command_line(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL has options with dots for groups; authorities for the token server are the system's."""
+    monkeypatch.setenv("SSL_CERT_FILE", site.ca_file)
+    oauth2 = "&".join(f"oauth2.{name}={quote(value, safe='')}" for name, value in site.oauth2_in_url.items())
     server = f"{USERNAME}@localhost:{site.dovecot.submission.port}"
     url = f"smtp://{server}/?tls.ca_file={quote(site.ca_file, safe='')}&timeout=10&{oauth2}"
     answer = json.loads(site.run("-m", "mailbridge", "verify", "--json", url))

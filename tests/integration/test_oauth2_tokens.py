@@ -34,9 +34,9 @@ def no_tokens_from_before() -> Iterator[None]:
 def config_for(
     server: OAuth2Mock, certificates: Certificates, oauth2: dict[str, Any], **options: Any
 ) -> SMTPConfig:
-    given = {"token_url": server.token_url, "scope": "mail", **oauth2}
     tls = {"ca_file": certificates.ca_file}
-    return SMTPConfig(username=server.username, oauth2=given, tls=tls, timeout=10, **options)
+    given = {"token_url": server.token_url, "scope": "mail", "tls": tls, **oauth2}
+    return SMTPConfig(username=server.username, oauth2=given, timeout=10, **options)
 
 
 def claims_of(token: str) -> dict[str, Any]:

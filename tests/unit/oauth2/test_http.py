@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import time
 import traceback
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from mailbridge import DeadlineExceeded, MailbridgeError, SMTPConfig, TokenUnavailable
 from mailbridge.net.deadline import NEVER, Deadline
+from mailbridge.oauth2 import registry
 from mailbridge.oauth2.registry import source_for
 from tests.servers.certificates import Certificates
 from tests.servers.fixtures import StartScriptedProxy
@@ -105,29 +107,64 @@ def test_a_slow_answer_ends_at_the_requests_own_limit(
     assert "did not answer within the time limit" in str(error)
 
 
-@pytest.mark.parametrize("which", ["self_signed", "wrong_host", "expired"])
-def test_a_bad_certificate_is_refused_even_where_mails_is_not_verified(
-    token_server: StartTokenServer, configure: Configure, certificates: Certificates, which: str
+def blind() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@pytest.mark.parametrize("which", ["self_signed", "wrong_host", "expired", "good"])
+@pytest.mark.parametrize(
+    "mail", ["verified", "verify=False", "blind context", "trusting context", "common name"]
+)
+def test_what_is_believed_of_mail_servers_is_not_believed_of_the_token_server(
+    token_server: StartTokenServer, configure: Configure, certificates: Certificates, which: str, mail: str
 ) -> None:
+    authority = str(certificates.ca_file)
+    tls: dict[str, Any] = {
+        "verified": {"ca_file": authority},
+        "verify=False": {"verify": False, "ca_file": authority},
+        "blind context": {"context": blind()},
+        "trusting context": {"context": ssl.create_default_context(cafile=authority)},
+        "common name": {"ca_file": authority, "allow_common_name": True},
+    }[mail]
+    own = {} if which == "good" else {"ca_file": authority}  # the good one's authority is not the system's
     server = token_server(identity=getattr(certificates, which))
-    tls = {"ca_file": certificates.ca_file}
-    for options in (tls, tls | {"verify": False}):
-        config = configure(server, tls=options)
-        error = failure(config)
-        assert config == configure(server, tls=options)  # it is a key, and stays what it was
-        assert type(error) is TokenUnavailable
-        assert "ertificate" in str(error)
+    config = configure(server, oauth2={"tls": own}, tls=tls)
+    error = failure(config)
+    assert config == configure(server, oauth2={"tls": own}, tls=tls)  # it is a key, and stays what it was
+    assert type(error) is TokenUnavailable
+    assert "ertificate" in str(error)
     assert server.requests == []
 
 
-def test_a_token_over_https_with_the_ca_of_mail(
+def test_a_context_for_the_token_server_must_still_verify_when_it_is_used(
+    token_server: StartTokenServer, configure: Configure, certificates: Certificates
+) -> None:
+    server = token_server(identity=certificates.good)
+    context = ssl.create_default_context(cafile=str(certificates.ca_file))
+    config = configure(server, oauth2={"tls": {"context": context}})
+    context.check_hostname = False
+    assert "oauth2.tls" in str(failure(config))
+    assert server.requests == []
+    context.check_hostname = True
+    registry.forget_sources()
+    assert source_for(config).token(NEVER)
+
+
+def test_a_token_over_https_with_its_own_authority(
     token_server: StartTokenServer, configure: Configure, certificates: Certificates
 ) -> None:
     server = token_server(identity=certificates.good)
     config = configure(
         server,
-        oauth2={"scope": "mail.send", "extra_params": {"tenant": "x"}, "extra_headers": {"X-Api": "7"}},
-        tls={"ca_file": certificates.ca_file},
+        oauth2={
+            "scope": "mail.send",
+            "extra_params": {"tenant": "x"},
+            "extra_headers": {"X-Api": "7"},
+            "tls": {"ca_file": certificates.ca_file},
+        },
     )
     token, is_cached = source_for(config).token(NEVER)
     assert (token.value.reveal(), is_cached) == ("access-token-1.of.the-token-server", False)
@@ -174,9 +211,8 @@ def test_with_a_proxy_the_request_is_seen_there(
     url = "https://localhost:9/token"
     config = configure(
         server,
-        oauth2={"token_url": url},
+        oauth2={"token_url": url, "tls": {"ca_file": certificates.ca_file}},
         proxy=f"{scheme}://127.0.0.1:{proxy.port}",
-        tls={"ca_file": certificates.ca_file},
     )
     source_for(config).token(NEVER)
     assert proxy.targets == ["localhost:9"]
