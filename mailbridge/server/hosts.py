@@ -10,6 +10,7 @@ from mailbridge.options import invalid
 
 _MAPPED = IPv6Network("::ffff:0:0/96")  # RFC 4291 section 2.5.5.2
 _MAPPED_PREFIX = 96  # bits
+_CLIENT_PREFIX = 64  # bits
 
 
 def plain(address: str) -> str:
@@ -19,6 +20,17 @@ def plain(address: str) -> str:
     except ValueError:
         return address
     return str(found)
+
+
+def client_of(address: str) -> str:
+    """Whose `address` is: an IPv6 client has a whole network of 64 bits (RFC 6177), an IPv4 client itself."""
+    try:
+        found = _plain(address)
+    except ValueError:
+        return address
+    return str(
+        found if isinstance(found, IPv4Address) else IPv6Network((found, _CLIENT_PREFIX), strict=False)
+    )
 
 
 class Hosts:

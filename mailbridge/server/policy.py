@@ -40,6 +40,7 @@ class Policy:
     max_buffered_size: int
     max_recipients: int
     max_connections: int
+    max_connections_per_client: int
     idle_timeout: float
     hook_threads: int
     hooks: Mapping[str, Hook]
@@ -73,6 +74,9 @@ def build(*, logger: logging.Logger, **given: Any) -> Policy:
         else as_count("max_buffered_size", buffered),
         max_recipients=as_count("max_recipients", given["max_recipients"]),
         max_connections=as_count("max_connections", given["max_connections"]),
+        max_connections_per_client=as_count(
+            "max_connections_per_client", given["max_connections_per_client"]
+        ),
         idle_timeout=as_seconds("idle_timeout", given["idle_timeout"]),
         hook_threads=as_count("hook_threads", given["hook_threads"]),
         hooks={

@@ -8,8 +8,10 @@ import asyncio
 import logging
 import secrets
 import socket
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from mailbridge import logs
 from mailbridge.protocol.proxy_header import InvalidProxyHeader, ProxyHeader
@@ -18,7 +20,7 @@ from mailbridge.server.budget import Budget
 from mailbridge.server.dialogue import Dialogue
 from mailbridge.server.header import read_header
 from mailbridge.server.hooks import Hooks
-from mailbridge.server.hosts import plain
+from mailbridge.server.hosts import client_of, plain
 from mailbridge.server.input import Farewell
 from mailbridge.server.journal import Journal
 from mailbridge.server.line import LINGER
@@ -28,6 +30,7 @@ from mailbridge.server.tls import HANDSHAKE_SECONDS
 
 _PAUSE_SECONDS = 0.1  # before the next accept, where the system has no descriptors left
 _FULL = "421 4.3.2 Too many connections, try again later"
+_FULL_FOR_CLIENT = "421 4.7.0 Too many connections from your address, try again later"
 _NO_HEADER = "421 4.7.0 PROXY header missing or wrong, closing connection"
 _STOPPING = Farewell("421 4.3.2 Shutting down, closing connection", "server stopped", is_hasty=True)
 
@@ -40,6 +43,7 @@ class Reception:
         self._threads = ThreadPoolExecutor(policy.hook_threads, thread_name_prefix="mailbridge-hook")
         self._budget = Budget(policy.max_buffered_size)
         self._visits: dict[asyncio.Task[None], Dialogue | None] = {}
+        self._clients: Counter[str] = Counter()  # connections of each, those without a dialogue too
         self._stopping = asyncio.Event()
         self._drain = 0.0
 
@@ -79,7 +83,7 @@ class Reception:
         visit = loop.create_task(self._receive(sock, address))
         self._visits[visit] = None
         visit.add_done_callback(lambda _: self._visits.pop(visit))
-        visit.add_done_callback(lambda _: sock.close())  # a task that is cancelled early never begins
+        visit.add_done_callback(lambda _: sock.close())  # here, since a task cancelled early never begins
 
     async def _receive(self, sock: socket.socket, address: tuple[str, int]) -> None:
         began = asyncio.get_running_loop().time()
@@ -96,27 +100,41 @@ class Reception:
     async def _converse(self, sock: socket.socket, session: Session, journal: Journal) -> str:
         """All that happens on a connection; gives what ended it."""
         policy = self._policy
-        try:
-            if len(self._visits) > policy.max_connections:
-                return await self._turn_away(sock, journal, _FULL, "too many connections", linger=0)
+        if len(self._visits) > policy.max_connections:
+            return await self._turn_away(sock, journal, _FULL, "too many connections", linger=0)
+        journal.is_silent = session.remote_address in policy.ignored_hosts
+        if session.remote_address in policy.proxies:
+            try:
+                header = await read_header(sock, policy.proxy_header_timeout)
+            except (InvalidProxyHeader, TimeoutError) as error:
+                reason = str(error) or "no PROXY header in time"
+                return await self._turn_away(sock, journal, _NO_HEADER, reason)
+            _believe(header, session)
             journal.is_silent = session.remote_address in policy.ignored_hosts
-            if session.remote_address in policy.proxies:
-                try:
-                    header = await read_header(sock, policy.proxy_header_timeout)
-                except (InvalidProxyHeader, TimeoutError) as error:
-                    reason = str(error) or "no PROXY header in time"
-                    return await self._turn_away(sock, journal, _NO_HEADER, reason)
-                _believe(header, session)
-                journal.is_silent = session.remote_address in policy.ignored_hosts
-                journal.proxy(header.command if header.version == 2 else header.family, header.version)
-            journal.connect()
-            dialogue = Dialogue(
-                policy, session, journal, Hooks(self._threads), self._budget, is_ignored=journal.is_silent
-            )
-            await self._connect(sock, dialogue)
-        except BaseException:
-            sock.close()
-            raise
+            journal.proxy(header.command if header.version == 2 else header.family, header.version)
+        with self._counted(client_of(session.remote_address)) as count:
+            if count > policy.max_connections_per_client:
+                reason = "too many connections from this address"
+                return await self._turn_away(sock, journal, _FULL_FOR_CLIENT, reason, linger=0)
+            return await self._talk(sock, session, journal)
+
+    @contextmanager
+    def _counted(self, client: str) -> Iterator[int]:
+        """While it lasts, one connection more of `client`; how many there are with it."""
+        self._clients[client] += 1
+        try:
+            yield self._clients[client]
+        finally:
+            self._clients[client] -= 1
+            if not self._clients[client]:
+                del self._clients[client]
+
+    async def _talk(self, sock: socket.socket, session: Session, journal: Journal) -> str:
+        journal.connect()
+        dialogue = Dialogue(
+            self._policy, session, journal, Hooks(self._threads), self._budget, is_ignored=journal.is_silent
+        )
+        await self._connect(sock, dialogue)
         return await self._follow(dialogue)
 
     async def _connect(self, sock: socket.socket, dialogue: Dialogue) -> None:

@@ -66,9 +66,11 @@ class MailServer:
     `require_auth` is False.
 
     `max_message_size` in bytes; `max_buffered_size` in bytes for all mails that are being received at a time
-    (by default 256 MiB, or eight of the greatest size if that is more); `max_connections` counts those too
-    that have said nothing yet; `idle_timeout` in seconds, for a command and for each 64 KiB of a mail (RFC
-    5321 section 4.5.3.2 asks for five minutes). `name` is the server's own in greetings.
+    (by default 256 MiB, or eight of the greatest size if that is more); `max_connections` and
+    `max_connections_per_client` count those too that have said nothing yet (a client is an IPv4 address or
+    the /64 network of an IPv6 one, behind a proxy of `use_proxy` that which it names); `idle_timeout` in
+    seconds, for a command and for each 64 KiB of a mail (RFC 5321 section 4.5.3.2 asks for five minutes).
+    `name` is the server's own in greetings.
 
     Raises ConfigurationError for options that can't work, and where the extra `server` is not installed.
     """
@@ -96,6 +98,7 @@ class MailServer:
         max_buffered_size: int | None = None,
         max_recipients: int = 1000,
         max_connections: int = 500,
+        max_connections_per_client: int = 100,
         idle_timeout: float = 300.0,
         hook_threads: int = 8,
         name: str | None = None,
@@ -125,6 +128,7 @@ class MailServer:
             max_buffered_size=max_buffered_size,
             max_recipients=max_recipients,
             max_connections=max_connections,
+            max_connections_per_client=max_connections_per_client,
             idle_timeout=idle_timeout,
             hook_threads=hook_threads,
             on_connect=on_connect,

@@ -52,6 +52,7 @@ server = MailServer(
     use_proxy=["{LISTED}"],
     proxy_header_timeout=120,
     max_connections=1500,
+    max_connections_per_client=1500,
     max_message_size=100_000,
 )
 server.start()

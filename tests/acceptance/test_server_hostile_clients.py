@@ -168,6 +168,48 @@ class TestBounds:
             with Caller(room.port) as fourth:
                 fourth.hello()
 
+    def test_connections_of_one_client_beyond_its_limit_leave_room_for_others(self) -> None:
+        with (
+            mailroom(max_connections_per_client=2) as room,
+            Caller(room.port) as one,
+            Caller(room.port) as two,
+        ):
+            one.hello()
+            two.hello()
+            with Caller(room.port) as third:
+                assert third.reply().startswith("421 4.7.0 Too many connections from your address")
+            assert "too many connections from this address" in room.wait_for("refuse")[-1].getMessage()
+            with Caller(room.port, source="127.0.0.2") as other:
+                other.hello()
+            one.ask(b"QUIT")
+            assert wait_until(lambda: len(room.reception._visits) == 1, SECONDS)
+            with Caller(room.port) as fourth:
+                fourth.hello()
+            reception = room.reception
+        assert not reception._clients
+
+    def test_half_open_connections_of_one_client_count(self) -> None:
+        with mailroom(max_connections_per_client=2) as room, Caller(room.port), Caller(room.port):
+            assert wait_until(lambda: len(room.reception._visits) == 2, SECONDS)
+            with Caller(room.port) as third:
+                assert third.codes() == ["421"]
+
+    def test_behind_a_proxy_the_client_that_it_names_counts(self) -> None:
+        """The proxy itself may have as many as there are."""
+
+        def caller(source: str) -> Caller:
+            return Caller(room.port, f"PROXY TCP6 {source} ::1 1 25\r\n".encode(), source="127.0.0.2")
+
+        with mailroom(max_connections_per_client=1, use_proxy=["127.0.0.2"]) as room:
+            with caller("2001:db8::1") as one, caller("2001:db8:0:1::1") as other:
+                one.hello()
+                other.hello()
+                with caller("2001:db8::ffff") as same_network:
+                    assert same_network.codes() == ["421"], "who has one address of IPv6 has 2^64"
+            assert wait_until(lambda: not room.reception._visits, SECONDS)
+            with caller("2001:db8::ffff") as later:
+                later.hello()
+
     def test_half_open_connections_count(self) -> None:
         with (
             mailroom(max_connections=2, use_proxy=["127.0.0.2"]) as room,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailbridge.errors import ConfigurationError
-from mailbridge.server.hosts import Hosts, plain
+from mailbridge.server.hosts import Hosts, client_of, plain
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,19 @@ from mailbridge.server.hosts import Hosts, plain
 )
 def test_one_spelling(given: str, expected: str) -> None:
     assert plain(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3::4%eth0", "2001:db8:1:2::/64"),
+        ("unix:/run/x", "unix:/run/x"),
+    ],
+)
+def test_a_client_has_one_address_of_ipv4_or_a_network_of_ipv6(address: str, client: str) -> None:
+    assert client_of(address) == client
 
 
 @pytest.mark.parametrize(

@@ -289,6 +289,7 @@ class TestOptions:
             ({"max_buffered_size": 10}, "max_buffered_size"),
             ({"max_recipients": "many"}, "max_recipients"),
             ({"max_connections": 0}, "max_connections"),
+            ({"max_connections_per_client": 0}, "max_connections_per_client"),
             ({"idle_timeout": float("inf")}, "idle_timeout"),
             ({"hook_threads": 0}, "hook_threads"),
             ({"name": "two words"}, "name"),
