@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from mailbridge import Message, render
-from mailbridge.fields import ENCODED_WORD
+from mailbridge.fields import looks_encoded
 from mailbridge.message import Attachment
 from tests.servers.doveadm import Doveadm
 from tests.servers.mailparser import Mailparser
@@ -80,7 +80,7 @@ TEXTS = st.one_of(
     ).map("\n".join),
 )
 # What looks like an encoded word, mailparser decodes in a file name too.
-FILE_NAMES = NAMES.filter(lambda name: not ENCODED_WORD.search(name))
+FILE_NAMES = NAMES.filter(lambda name: not looks_encoded(name))
 FILES = st.builds(
     Attachment,
     content=st.binary(max_size=300),
