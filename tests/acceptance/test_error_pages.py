@@ -202,18 +202,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAILBRIDGE_SERVERS", f"smtp://user:a/b{MARK}@mail.example")
 
 
-@pytest.fixture
-def our_filter() -> Iterator[None]:
-    """The filter as the app installs it; other tests may have kept Django's."""
-    with overridden(DEFAULT_EXCEPTION_REPORTER_FILTER="mailbridge_django.error_reports.ReportFilter"):
-        get_default_exception_reporter_filter.cache_clear()
-        yield
-    get_default_exception_reporter_filter.cache_clear()
-
-
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("debug", [True, False])
-@pytest.mark.usefixtures("environment", "our_filter")
+@pytest.mark.usefixtures("environment")
 def test_django(mode: str, debug: bool) -> None:
     """The page of DEBUG, and the mail to administrators, as HTML and as text."""
     for number, given in enumerate(shapes(options)):

@@ -28,6 +28,7 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 NAME = "smtp.example.com"
 # The certificate of the tests is signed by nobody whom the system knows.
 TRUST = "SSL_CERT_FILE"
+PASSWORD = "SMTP_PASSWORD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,16 @@ class Run:
         place = f"{self.server.host}:{self.server.port}"
         text = text.replace(f"@{NAME}", f"@{place}")
         text = text.replace(f'"{NAME}", 587', f'"{self.server.host}", {self.server.port}')
-        return text.replace(f'"host": "{NAME}"', f'"host": "{self.server.host}", "port": {self.server.port}')
+        text = text.replace(f'"host": "{NAME}"', f'"host": "{self.server.host}", "port": {self.server.port}')
+        text = text.replace(f'host="{NAME}"', f'host="{self.server.host}", port={self.server.port}')
+        port = f'app.config["MAILBRIDGE_PORT"] = {self.server.port}'
+        return text.replace(f'_HOST"] = "{NAME}"', f'_HOST"] = "{self.server.host}"\n{port}')
 
 
 @pytest.fixture
 def run(certificates: Certificates, tmp_path: Path) -> Iterator[Run]:
     path = f"{ROOT}{os.pathsep}{tmp_path}"
-    environment = {**os.environ, TRUST: str(certificates.ca_file), "PYTHONPATH": path}
+    environment = {**os.environ, TRUST: str(certificates.ca_file), "PYTHONPATH": path, PASSWORD: "secret"}
     with ScriptedServer(
         tls="starttls",
         certfile=certificates.good.cert_file,
