@@ -243,7 +243,7 @@ def _in_seven_bit(content: bytes) -> bytes:
         if part.get_content_type() == "multipart/signed":
             raise _no_eight_bit("A part of the message is signed and must not be encoded anew")
         _make_seven_bit(part)
-    return written(message)
+    return written(message, attached=True)
 
 
 def _make_seven_bit(part: AnyMessage) -> None:

@@ -27,6 +27,8 @@ _ADDRESS_FIELDS = frozenset(
 )
 _FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322 section 2.2
 _NEW_FIELD = re.compile(rb"\r\n(?![ \t])|\0")  # what would end a field before its end
+# Beside these, readers differ on what becomes of control characters; terminals obey them.
+_CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _CHUNK = re.compile(r"[ \t]+[^ \t]+[ \t]*$|[ \t]+[^ \t]+|[^ \t]+|[ \t]+")  # a word with the blanks before it
 _LINE_END = re.compile(r"\r\n|\r|\n")
 # Text is turned into bytes in pieces of this many characters, to hold a large part only once.
@@ -40,14 +42,18 @@ _LONGEST_WORD = 900
 _Group = tuple[str | None, list[tuple[str, Mailbox]]]
 
 
-def written(message: Message, *, smtputf8: bool = False, as_is: bool = False) -> bytes:
+def written(
+    message: Message, *, smtputf8: bool = False, as_is: bool = False, attached: bool = False
+) -> bytes:
     """`message` as bytes: with UTF-8 in its header fields, or `as_is` without folding them anew.
+
+    `attached`: its fields came as bytes, and control characters in them stay.
 
     Raises InvalidMessage for what can't be written without changing its meaning.
     """
     writer = _Writer(smtputf8=smtputf8, as_is=as_is)
     try:
-        writer.write(message)
+        writer.write(message, attached=attached)
     except InvalidMessage:
         raise
     except (MessageError, LookupError, TypeError, ValueError, AttributeError) as error:
@@ -69,27 +75,36 @@ class _Writer:
         self.smtputf8 = smtputf8
         self.as_is = as_is
 
-    def write(self, part: Message, *, signed: bool = False) -> None:
-        """A part by its own policy, since parts of older and newer kind are put together."""
+    def write(self, part: Message, *, signed: bool = False, attached: bool = False) -> None:
+        """A part by its own policy, since parts of older and newer kind are put together.
+
+        The fields of an `attached` message are content: control characters that begin no field may stand
+        there, so that any mail can be passed on.
+        """
         signed = signed or part.get_content_type() == "multipart/signed"
         # RFC 1847 section 2.1: what is signed is not folded anew.
         rules = part.policy.clone(max_line_length=0) if signed else part.policy
         for name, value in part.raw_items():
-            self.out.write(self.field(name, value, rules))
+            written = self.field(name, value, rules)
+            if not attached and (found := _CONTROL.search(written)):
+                raise InvalidMessage(
+                    f"The header field {name} contains the control character {found[0].decode()!r}"
+                )
+            self.out.write(written)
         self.out.write(b"\r\n")
         payload = raw_payload(part)
         if payload is None or isinstance(payload, str):
             self.text(payload or "")
         elif part.get_content_maintype() == "multipart":
-            self.multipart(part, payload, signed)
+            self.multipart(part, payload, signed=signed, attached=attached)
         elif part.get_content_type() == "message/delivery-status":
             self.blocks(payload)
         else:
-            attached: Any
-            for attached in payload:
-                self.write(attached, signed=signed)
+            message: Any
+            for message in payload:
+                self.write(message, signed=signed, attached=True)
 
-    def multipart(self, part: Message, parts: Iterable[Any], signed: bool) -> None:
+    def multipart(self, part: Message, parts: Iterable[Any], *, signed: bool, attached: bool) -> None:
         """RFC 2046 section 5.1.1; the CRLF before a boundary belongs to the boundary."""
         boundary = f"--{part.get_boundary()}".encode("ascii", "surrogateescape")
         if part.preamble is not None:
@@ -98,7 +113,7 @@ class _Writer:
         opening = boundary + b"\r\n"
         for child in parts:
             self.out.write(opening)
-            self.write(child, signed=signed)
+            self.write(child, signed=signed, attached=attached)
             opening = b"\r\n" + boundary + b"\r\n"
         self.out.write(b"\r\n" + boundary + b"--\r\n")
         self.text(part.epilogue or "")
@@ -108,7 +123,7 @@ class _Writer:
         for number, block in enumerate(blocks):
             if number:
                 self.out.write(b"\r\n")
-            self.write(block)
+            self.write(block, attached=True)
             self.out.seek(-2, io.SEEK_END)
             self.out.truncate()
 

@@ -413,6 +413,73 @@ def test_old_messages_whose_fields_hold_line_breaks_are_refused(name: str, bad: 
         assert parsed.get_payload() in ("Hello\r\n", "Hello\n")
 
 
+def with_control(control: str) -> dict[str, Message]:
+    """A message of each kind whose header fields hold `control`, where the email package takes it."""
+    bad = f"a{control}b"
+    encoded = "=?utf-8?b?" + base64.b64encode(bad.encode()).decode() + "?="
+    setters: dict[str, Callable[[Message], object]] = {
+        "text": lambda message: message.__setitem__("X-Any", bad),
+        "text that is encoded": lambda message: message.__setitem__("X-Any", f"ü{bad}"),
+        "encoded word": lambda message: message.__setitem__("X-Any", encoded),
+        "Header": lambda message: message.__setitem__("X-Any", Header(bad)),
+        "Header in UTF-8": lambda message: message.__setitem__("X-Any", Header(bad, "utf-8")),
+        "display name": lambda message: message.__setitem__("Cc", f'"{bad}" <c@y.example>'),
+        "parameter": lambda message: message.set_param("name", bad),
+        "file name": lambda message: message.add_header("Content-Disposition", "inline", filename=bad),
+        "list of fields": lambda message: message._headers.append(("X-Any", bad)),  # type: ignore[attr-defined]
+    }
+    found: dict[str, Message] = {}
+    for name, put in setters.items():
+        for make in (modern, older):
+            message = make()
+            try:
+                put(message)
+            except (TypeError, ValueError):  # the email package refuses by itself
+                continue
+            found[f"{make.__name__}: {name}"] = message
+            found[f"{make.__name__}: {name}, in a part"] = outer = MIMEMultipart()
+            outer["From"] = "a@x.example"
+            outer.attach(message)
+            found[f"{make.__name__}: {name}, signed"] = signed = copy.deepcopy(message)
+            signed["DKIM-Signature"] = "v=1"
+    for rules in (policy.default, policy.compat32, policy.SMTPUTF8):
+        source = b"From: a@x.example\nSubject: a%bb\n\nx\n" % control.encode()
+        found[f"parsed by {type(rules).__name__}"] = parse(source, rules)
+    return found
+
+
+@pytest.mark.parametrize("smtputf8", [False, True])
+@pytest.mark.parametrize("control", [chr(c) for c in (*range(9), *range(0x0A, 0x20), 0x7F)], ids=ascii)
+def test_no_control_character_stands_in_a_header_field(control: str, smtputf8: bool) -> None:
+    """Whatever kind of message it comes in, it is refused, or stands encoded within an encoded word."""
+    outcomes: dict[str, str] = {}
+    for kind, message in with_control(control).items():
+        try:
+            content = rendered(message, smtputf8=smtputf8).content
+        except InvalidMessage:
+            outcomes[kind] = "refused"
+            continue
+        assert isinstance(content, bytes)
+        for line in content.split(b"\r\n"):
+            assert not re.search(rb"[\x00-\x08\x0a-\x1f\x7f]", line), (kind, line)
+        outcomes[kind] = "encoded"
+    assert outcomes["older: list of fields"] == "refused" or control in "\r\n"
+
+
+def test_fields_of_attached_messages_are_content() -> None:
+    """Mail can be passed on as a report, whatever stands in it, as long as it begins no field."""
+    reported = parse(b"From: spam@x.example\nSubject: buy\x1b[2J\n\nx\n")
+    message = MIMEMultipart()
+    message["From"] = "a@x.example"
+    message.attach(MIMEMessage(reported))
+    assert b"Subject: buy\x1b[2J\r\n" in rendered(message).content
+
+
+def test_bytes_go_as_they_are_to_servers_without_8bitmime_too() -> None:
+    content = "From: a@x.example\r\nSubject: buy\x1b[2J\r\nMIME-Version: 1.0\r\n\r\nü\r\n".encode()
+    assert b"Subject: buy\x1b[2J\r\n" in rendered(content).seven_bit().content
+
+
 @pytest.mark.parametrize("name", ["X Y", "X\r\nBcc: evil@z\r\nX", "X\nY", "", "Ü", "X:"])
 def test_names_of_fields_are_tokens(name: str) -> None:
     message = older()
