@@ -54,6 +54,7 @@ from mailbridge.server_options import (
     with_spelt_timeouts,
 )
 from mailbridge.services import Service, with_service
+from mailbridge.untrusted import untrusted_options
 from mailbridge.urls import options_of_url
 
 Security = Literal["tls", "starttls", "opportunistic", "none"]
@@ -166,6 +167,24 @@ class SMTPConfig:
             return cls.from_mapping({**options, "url": url})
         finally:
             del url, options
+
+    @classmethod
+    def from_untrusted(cls, source: str | Secret | Mapping[str, Any], /) -> "SMTPConfig":
+        """The configuration of a server that somebody who is not trusted names: a tenant, a form, a row.
+
+        `source` is a URL or a mapping. It may give host, port, security, username, password, service, timeout
+        and timeouts (at most 120 seconds each), and nothing else. Addresses that are not public are refused
+        when connecting (`allow_internal_networks=False`). Raises `ConfigurationError`, which shows no value.
+        """
+        outer = sys.exception()
+        try:
+            options = untrusted_options(source, KNOWN)
+        except BaseException as error:
+            clear_locals(error, outer=outer)
+            raise
+        finally:
+            del source
+        return cls.from_mapping(options)
 
     @property
     def server(self) -> str:

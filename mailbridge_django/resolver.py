@@ -37,14 +37,15 @@ def resolved_config(resolver: Resolver, message: EmailMessage, alias: str) -> SM
     """What `resolver` wants for `message`; None for the backend's own.
 
     Options and URLs are mailbridge's own, with its defaults (STARTTLS is required), and nothing of the
-    backend's options is mixed in: its credentials are not meant for another server.
+    backend's options is mixed in: its credentials are not meant for another server. A string is data: it
+    may say only what `SMTPConfig.from_untrusted` takes.
     """
     answer = resolver(message, alias)
     try:
         if answer is None or isinstance(answer, SMTPConfig):
             return answer
         if isinstance(answer, str):
-            return SMTPConfig.from_url(answer)
+            return SMTPConfig.from_untrusted(answer)
         if isinstance(answer, Mapping):
             return SMTPConfig.from_mapping(answer)
         problem = f"a {type(answer).__name__}, which is no configuration"

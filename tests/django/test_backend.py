@@ -325,15 +325,21 @@ class TestResolver:
                 "0": None,
                 "1": SMTPConfig(host=other.host, port=other.port, security="none"),
                 "2": {"host": other.host, "port": other.port, "security": "none"},
-                "3": f"smtp://{other.host}:{other.port}/?security=none",
             }[str(sent.subject)]
 
         backend = backend_for(server, config_resolver=resolve)
-        assert backend.send_messages(message(subject) for subject in "0123") == 4
+        assert backend.send_messages(message(subject) for subject in "012") == 3
         assert [parsed(one.content)["Subject"] for one in server.messages] == ["0"]
-        assert [parsed(one.content)["Subject"] for one in other.messages] == ["1", "2", "3"]
+        assert [parsed(one.content)["Subject"] for one in other.messages] == ["1", "2"]
         assert len(other.connections) == 1
-        assert seen == ["default"] * 4
+        assert seen == ["default"] * 3
+
+    def test_a_url_that_a_resolver_returns_leads_to_no_internal_network(self, server: ScriptedServer) -> None:
+        url = f"smtp://{server.host}:{server.port}/?security=none"
+        backend = backend_for(server, config_resolver=lambda message, alias: url)
+        with pytest.raises(ConnectFailed, match="is internal"):
+            backend.send_messages([message("x")])
+        assert not server.connections
 
     def test_a_resolver_that_fails_stops_its_message_alone(self, server: ScriptedServer) -> None:
         def resolve(sent: EmailMessage, alias: str) -> Any:

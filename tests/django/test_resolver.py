@@ -31,7 +31,7 @@ def test_what_is_none_is_refused(wrong: Any) -> None:
     [
         (None, None),
         (SMTPConfig(host="h"), SMTPConfig(host="h")),
-        ("smtps://h/", SMTPConfig(host="h", security="tls")),
+        ("smtps://h/", SMTPConfig(host="h", security="tls", allow_internal_networks=False)),
         # mailbridge's own options with its own defaults: STARTTLS is required.
         ({"host": "h", "username": "u", "password": "p"}, SMTPConfig(host="h", username="u", password="p")),
     ],
@@ -46,6 +46,8 @@ def test_what_it_may_return(answer: Any, config: SMTPConfig | None) -> None:
         3,
         {"hosst": "h", "password": "hunter2"},
         "smtp://u:hunter2@h/?nonsense=1",
+        "smtp://u:hunter2@h/?proxy.handler=os.system",
+        "smtp://u:hunter2@h/?tls.verify=false",
         {"use_tls": True},
         b"smtp://h",
     ],

@@ -21,8 +21,8 @@ LONGEST_FILE = 400  # lines; what people hold up has files near 250, what ages b
 
 LAYERS = (
     "errors secret results priorities options rate_options endpoint login_options oauth2_options urls"
-    " server_options config envelope extensions addresses mailbox message hints libraries logs proxies"
-    " mechanisms services attachment fields mime defaults dkim_options masking oauth2_providers",
+    " server_options untrusted config envelope extensions addresses mailbox message hints libraries logs"
+    " proxies mechanisms services attachment fields mime defaults dkim_options masking oauth2_providers",
     "protocol",
     "flows",
     "net",
