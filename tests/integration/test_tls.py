@@ -18,9 +18,9 @@ from tests.integration.conftest import Configure, StartMailer
 from tests.integration.mails import new_mail
 from tests.servers.certificates import KEY_PASSWORD, Certificates
 from tests.servers.dovecot import PASSWORD, USERNAME
-from tests.servers.fixtures import StartRelay, StartSmtpSink
+from tests.servers.fixtures import StartRelay, StartSmtpSink, ask_for
 from tests.servers.postfix import Postfix
-from tests.servers.process import Endpoint
+from tests.servers.process import Endpoint, find_program
 from tests.servers.stunnel import Stunnel
 
 LOGIN = {"username": USERNAME, "password": PASSWORD}
@@ -85,7 +85,8 @@ class TestTrust:
     def test_a_folder_of_authorities(
         self, postfix: Postfix, connect: Connect, certificates: Certificates, tmp_path: Path
     ) -> None:
-        question = ["openssl", "x509", "-hash", "-noout", "-in", str(certificates.ca_file)]
+        openssl = ask_for(lambda: find_program("openssl", "openssl", package="openssl"))
+        question = [openssl, "x509", "-hash", "-noout", "-in", str(certificates.ca_file)]
         name = subprocess.run(question, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
         shutil.copy(certificates.ca_file, tmp_path / f"{name}.0")
         assert facts(connect(postfix.plain, security="starttls", tls={"ca_path": tmp_path})).verified

@@ -1,7 +1,8 @@
 """The servers as pytest fixtures.
 
-On a laptop a server that is not installed skips its tests; with CI set they fail.
-A failed test shows the end of the log of each server that it used; the run ends by naming what was left out.
+A test asks for a server by the fixture of its name, or with `ask_for` for a program of its own; this is the
+one way to leave a test out for a missing server. On a laptop it is skipped then, and the end of the run says
+what was missing; with CI set it fails. A failed test shows the end of the log of each server that it used.
 """
 
 from __future__ import annotations
@@ -14,31 +15,22 @@ from typing import Any, TypeVar
 import pytest
 
 from tests.servers.certificates import Certificates
-from tests.servers.dante import Dante
-from tests.servers.doveadm import Doveadm
-from tests.servers.dovecot import Dovecot
-from tests.servers.exim import Exim
-from tests.servers.haproxy import HAProxy
 from tests.servers.lab import Lab
-from tests.servers.mailparser import Mailparser
-from tests.servers.microsocks import Microsocks
-from tests.servers.nginx import Nginx
-from tests.servers.oauth2_mock import OAuth2Mock
-from tests.servers.opensmtpd import OpenSmtpd
-from tests.servers.postfix import Postfix
 from tests.servers.process import MissingServerError
 from tests.servers.proxy_faults import Protocol
-from tests.servers.redis import Redis
 from tests.servers.relay import Relay
 from tests.servers.scripted_proxy import ScriptedProxy
 from tests.servers.sink import SmtpSink
-from tests.servers.squid import Squid
-from tests.servers.ssh import SshTunnel
-from tests.servers.stunnel import Stunnel
-from tests.servers.tinyproxy import Tinyproxy
 
 LAB = pytest.StashKey[Lab]()
 T = TypeVar("T")
+# Each starts with the first test that asks for it. `dovecot_of_mock` asks `oauth2_mock` whose a token is.
+SERVERS = (
+    *("postfix", "dovecot", "exim", "opensmtpd", "stunnel", "redis"),
+    *("squid", "tinyproxy", "dante", "microsocks", "ssh_tunnel", "haproxy", "nginx"),
+    *("oauth2_mock", "dovecot_of_mock", "mailparser", "doveadm"),
+)
+_missing: dict[str, str] = {}  # what was asked for and could not be had, and why
 StartRelay = Callable[..., Relay]  # (target, *, delay=0.0, cut_before=b"")
 StartScriptedProxy = Callable[..., ScriptedProxy]  # (protocol, *, ...) as ScriptedProxy takes them
 StartSmtpSink = Callable[..., SmtpSink]  # (*options)
@@ -52,6 +44,7 @@ def ask_for(start: Callable[[], T]) -> T:
     try:
         return start()
     except MissingServerError as missing:
+        _missing[missing.server] = str(missing)
         if must_have_all_servers():
             pytest.fail(str(missing), pytrace=False)
         pytest.skip(str(missing))
@@ -69,90 +62,17 @@ def certificates(lab: Lab) -> Certificates:
     return lab.certificates
 
 
-@pytest.fixture(scope="session")
-def postfix(lab: Lab) -> Postfix:
-    return ask_for(lab.postfix)
+def _server(name: str) -> Callable[..., Any]:
+    @pytest.fixture(scope="session", name=name)
+    def running(lab: Lab) -> Any:
+        return ask_for(getattr(lab, name))
+
+    return running
 
 
-@pytest.fixture(scope="session")
-def dovecot(lab: Lab) -> Dovecot:
-    return ask_for(lab.dovecot)
-
-
-@pytest.fixture(scope="session")
-def exim(lab: Lab) -> Exim:
-    return ask_for(lab.exim)
-
-
-@pytest.fixture(scope="session")
-def opensmtpd(lab: Lab) -> OpenSmtpd:
-    return ask_for(lab.opensmtpd)
-
-
-@pytest.fixture(scope="session")
-def stunnel(lab: Lab) -> Stunnel:
-    return ask_for(lab.stunnel)
-
-
-@pytest.fixture(scope="session")
-def squid(lab: Lab) -> Squid:
-    return ask_for(lab.squid)
-
-
-@pytest.fixture(scope="session")
-def tinyproxy(lab: Lab) -> Tinyproxy:
-    return ask_for(lab.tinyproxy)
-
-
-@pytest.fixture(scope="session")
-def dante(lab: Lab) -> Dante:
-    return ask_for(lab.dante)
-
-
-@pytest.fixture(scope="session")
-def microsocks(lab: Lab) -> Microsocks:
-    return ask_for(lab.microsocks)
-
-
-@pytest.fixture(scope="session")
-def ssh_tunnel(lab: Lab) -> SshTunnel:
-    return ask_for(lab.ssh_tunnel)
-
-
-@pytest.fixture(scope="session")
-def haproxy(lab: Lab) -> HAProxy:
-    return ask_for(lab.haproxy)
-
-
-@pytest.fixture(scope="session")
-def nginx(lab: Lab) -> Nginx:
-    return ask_for(lab.nginx)
-
-
-@pytest.fixture(scope="session")
-def redis(lab: Lab) -> Redis:
-    return ask_for(lab.redis)
-
-
-@pytest.fixture(scope="session")
-def oauth2_mock(lab: Lab) -> OAuth2Mock:
-    return ask_for(lab.oauth2_mock)
-
-
-@pytest.fixture(scope="session")
-def dovecot_of_mock(lab: Lab) -> Dovecot:
-    """One that asks `oauth2_mock` whose a token is."""
-    return ask_for(lab.dovecot_of_mock)
-
-
-@pytest.fixture(scope="session")
-def mailparser(lab: Lab) -> Mailparser:
-    return ask_for(lab.mailparser)
-
-
-@pytest.fixture(scope="session")
-def doveadm(lab: Lab) -> Doveadm:
-    return ask_for(lab.doveadm)
+# A fixture for each: the method of this name in Lab says what it is.
+for _name in SERVERS:
+    globals()[_name] = _server(_name)
 
 
 @pytest.fixture
@@ -198,7 +118,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    lab = config.stash.get(LAB, None)
-    for name, missing in lab.missing.items() if lab else ():
-        terminalreporter.write_line(f"LEFT OUT: every test with {name} ({missing})", yellow=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for name, what in _missing.items():
+        terminalreporter.write_line(f"LEFT OUT: every test with {name} ({what})", yellow=True)

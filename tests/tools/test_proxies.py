@@ -446,8 +446,9 @@ class TestServersThatDemandAHeader:
             assert sock.recv(1000) == b""
 
 
+@pytest.mark.usefixtures("squid", "tinyproxy", "dante", "microsocks", "ssh_tunnel")
 def test_proxies_end_with_a_process_that_is_killed() -> None:
-    """Some are more than one process."""
+    """Some are more than one process. Those of the child: that they can be had, the fixtures say."""
     code = """
 from tests.servers.lab import Lab
 lab = Lab()
