@@ -30,10 +30,12 @@ def usable_mechanisms(
     *,
     bindings: Mapping[str, bytes] = NO_BINDINGS,
     token: Secret | None = None,
+    remember: Callable[[Secret], object] = bool,
 ) -> list[Callable[[], sasl.Mechanism]]:
     """The mechanisms to try, strongest first or as `auth` orders them, with the credentials of now.
 
     `bindings`: the channel bindings of the connection, by type; `token`: an OAuth2 access token.
+    `remember` is told the password and the token, which replies may quote from here on.
     Raises `NotSupported` if AUTH is not offered: a send without the configured login would be
     another mail than was asked for. `AuthenticationFailed` if no mechanism fits.
     """
@@ -53,6 +55,9 @@ def usable_mechanisms(
         port=config.port,
         bindings=bindings,
     )
+    for secret in (credentials.password, credentials.token):
+        if secret is not None:
+            remember(secret)
     names = sasl.candidates(config.auth or "auto", offered, credentials)
     if not names:
         shown = printable(", ".join(offered)) or "no mechanism"

@@ -66,7 +66,13 @@ class Login:
     def _authenticate(self, token: Secret | None, deadline: Deadline) -> None:
         talk = self._talk
         bindings = channel_bindings(talk.stream)
-        mechanisms = usable_mechanisms(self._config, self._capabilities, bindings=bindings, token=token)
+        mechanisms = usable_mechanisms(
+            self._config,
+            self._capabilities,
+            bindings=bindings,
+            token=token,
+            remember=talk.wire.quotations.remember_secret,
+        )
         self.mechanism = talk.run(authentication(talk.wire, mechanisms), deadline)
 
     def _with_token(self, source: TokenSource, deadline: Deadline) -> None:

@@ -85,6 +85,7 @@ class Driver:
             return result_of_flow
         finally:
             flow.close()
+            self._log.interrupted()
 
     def _timed(self, step: Step, start_tls: Callable[[], None] | None) -> object:
         stage = step.stage if isinstance(step, (Transfer, WriteContent)) else ""

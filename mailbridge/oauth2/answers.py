@@ -203,6 +203,6 @@ def _shown(value: object, secrets: tuple[Secret, ...], length: int) -> str:
         return ""
     sent = Quotations()
     for secret in secrets:
-        sent.remember_text(secret.reveal())
+        sent.remember_secret(secret)
     # Cut before, too: an answer may have a megabyte, and masking looks at each character.
     return printable(sent.masked(value[: 4 * length], in_exchange=True), length)

@@ -123,6 +123,7 @@ class Wire:
                 error.stage = call.command.stage
                 if call.command.secret:
                     error.reword("The server's answer to AUTH is no SMTP reply, and may quote the secret")
+                error.reword(self.quotations.masked(error.message))
                 raise
             if reply is None:
                 return

@@ -23,6 +23,11 @@ def encode(text: str) -> str:
     """`text` as xtext. Raises ValueError if it is not ASCII."""
     if not text.isascii():
         raise ValueError("xtext is for ASCII")
+    return escape(text)
+
+
+def escape(text: str) -> str:
+    """`text`, of characters up to U+00FF, as xtext has bytes."""
     return _NOT_XCHAR.sub(lambda found: f"+{ord(found[0]):02X}", text)
 
 

@@ -32,6 +32,7 @@ from mailbridge import (
     SMTPConnection,
 )
 from mailbridge.net.streams import Stream
+from mailbridge.protocol import xtext
 from mailbridge.testing import Dialogue, Fault, ScriptedServer
 from tests.acceptance.sending import USER, committed, envelope, mailer_for, message
 from tests.servers.process import free_ports
@@ -60,6 +61,7 @@ FORMS = [
     base64.urlsafe_b64encode(PASSWORD.encode()).decode(),
     quote(PASSWORD),
     quote_plus(PASSWORD),
+    xtext.escape(PASSWORD.encode().decode("latin-1")),
     repr(PASSWORD)[1:-1],
     repr(PASSWORD.encode())[2:-1],
     json.dumps(PASSWORD)[1:-1],
@@ -387,6 +389,40 @@ def test_a_quotation_that_comes_later(mechanism: str, log: Log) -> None:
         assert len(server.connections) == 2
         assert any("the server said" in record.getMessage() for record in log.records)
         assert_hidden(views_of_log(log), views_of_mailer(mailer))
+
+
+LATER = {
+    "as it is": PASSWORD,
+    "base64": spelled(PASSWORD.encode()),
+    "percent": quote(PASSWORD, safe=""),
+    "form": quote_plus(PASSWORD),
+    "xtext": xtext.escape(PASSWORD.encode().decode("latin-1")),
+    "escaped": repr(PASSWORD)[1:-1],
+    "cut short": PASSWORD[3:17],
+}
+
+
+@pytest.mark.parametrize("form", LATER)
+def test_a_password_that_is_quoted_later(form: str, log: Log) -> None:
+    """In the answer to MAIL, byte by byte: in the log, the error and its pickle."""
+    steps = [
+        "S: 220 hi",
+        "C: EHLO .*",
+        "S: 250-hi\nS: 250 AUTH PLAIN",
+        "C: AUTH .*",
+        "S: 235 ok",
+        "C: MAIL .*",
+    ]
+    said = f"S: 550 5.7.1 You said {LATER[form]} then"
+    with (
+        ScriptedServer([Dialogue(*steps, said, "C: ...\nC: QUIT", feed="byte")], strict=False) as server,
+        login_mailer(server) as mailer,
+    ):
+        with pytest.raises(MailbridgeError) as caught:
+            mailer.send(message(1), envelope=envelope())
+        assert "You said *** then" in str(caught.value)
+        assert any("You said *** then" in record.getMessage() for record in log.records)
+        assert_hidden(views_of_error(caught.value), views_of_log(log), views_of_mailer(mailer))
 
 
 @pytest.mark.parametrize("mechanism", RESPONSES)

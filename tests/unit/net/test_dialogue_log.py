@@ -58,10 +58,42 @@ def test_an_answer_to_a_secret_that_comes_in_pieces_shows_nothing_of_them(
     log.sent(["AUTH PLAIN ***"])
     for piece in (b"535 5", b".7.8 hun", b"ter2\r\n", b"250 hunter2\r\n"):
         log.received(piece)
-    assert lines.messages[1:] == ["[c1] S: 535 ***", "[c1] S: ***", "[c1] S: ***", "[c1] S: ***"]
+    assert lines.messages[1:] == ["[c1] S: 535 ***", "[c1] S: ***"]
 
 
 def test_the_mask_is_put_over_each_line_of_the_server(lines: pytest.LogCaptureFixture) -> None:
     log = DialogueLog("c1", is_on=True, mask=lambda text: text.replace("hunter2", "***"))
     log.received(b"250-hunter2\r\n250 ok\r\n")
     assert lines.messages == ["[c1] S: 250-***", "[c1] S: 250 ok"]
+
+
+@pytest.mark.parametrize("cut", range(1, len(b"250 is hunter2\r\n")))
+def test_lines_are_masked_whole_wherever_a_read_ends(cut: int, lines: pytest.LogCaptureFixture) -> None:
+    said = b"250 is hunter2\r\n"
+    log = DialogueLog("c1", is_on=True, mask=lambda text: text.replace("hunter2", "***"))
+    log.received(said[:cut])
+    log.sent(["NOOP"])
+    log.received(said[cut:])
+    assert lines.messages == ["[c1] C: NOOP", "[c1] S: 250 is ***"]
+
+
+def test_the_rest_of_a_hidden_line_stays_hidden(lines: pytest.LogCaptureFixture) -> None:
+    log = DialogueLog("c1", is_on=True)
+    log.sent(["AUTH PLAIN ***"])
+    log.received(b"535 is hun")
+    log.sent(["NOOP"])
+    log.received(b"ter2\r\n")
+    assert "ter2" not in lines.text
+
+
+def test_an_unfinished_line_shows_its_size(lines: pytest.LogCaptureFixture) -> None:
+    log = DialogueLog("c1", is_on=True)
+    log.received(b"250 is hunt")
+    log.interrupted()
+    log.received(b"250 is hun")
+    log.received(b"")
+    assert lines.messages == [
+        "[c1] S: <11 bytes of an unfinished line>",
+        "[c1] S: <10 bytes of an unfinished line>",
+        "[c1] S: <end of file>",
+    ]

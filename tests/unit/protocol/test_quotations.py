@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailbridge.protocol.quotations import Quotations
+from mailbridge.protocol.xtext import escape as xtext_escape
 from mailbridge.results import Reply
-from mailbridge.secret import MASK
+from mailbridge.secret import MASK, Secret
 
 RESPONSE = b64encode(b"\0tim\0tanstaaftanstaaf")
 TEXT = RESPONSE.decode()
@@ -74,12 +75,22 @@ def test_no_secret_gets_through(secret: bytes, before: str, behind: str) -> None
 @pytest.mark.parametrize("secret", ["Cl1ent S3cret+Wert=&?~'\"/", "short"])
 def test_other_secrets_are_found_however_they_are_written(secret: str) -> None:
     quotations = Quotations()
-    quotations.remember_text(secret)
-    for form in (secret, quote(secret), quote_plus(secret), json.dumps(secret), repr(secret)):
-        masked = quotations.masked(f"You said {form}.", in_exchange=True)
+    quotations.remember_secret(Secret(secret))
+    xtext = xtext_escape(secret)
+    for form in (secret, quote(secret), quote_plus(secret), json.dumps(secret), repr(secret), xtext):
+        assert quotations.masked(f"You said {form}.") == quotations.masked(
+            f"You said {form}.", in_exchange=True
+        )
+        masked = quotations.masked(f"You said {form}.")
         assert masked.startswith("You said ")
         assert MASK in masked
         assert secret not in masked
     basic = b64encode(f"client:{secret}:x".encode()).decode()
     assert len(quotations.masked(basic, in_exchange=True)) < len(basic)
     assert quotations.masked("You said nothing", in_exchange=True) == "You said nothing"
+
+
+def test_a_short_password_is_recognised_later_where_it_stands_alone() -> None:
+    quotations = Quotations()
+    quotations.remember_secret(Secret("hunt"))
+    assert quotations.masked("250 hunt <hunt> hunt=x hunter manhunt") == "250 *** <***> ***=x hunter manhunt"
