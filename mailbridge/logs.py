@@ -73,6 +73,11 @@ class Log:
         named = {"action": action, **fields, "server": fields.get("server") or self._server or None}
         write(_logger(self._root, area), level, text, *arguments, **named)
 
+    def weak_tls(self, version: str) -> None:
+        """`tls.min_version` allows `version`, and with it what OpenSSL takes for too weak otherwise."""
+        text = "tls.min_version=%s: servers without TLS 1.2 may have keys of any size, and weak signatures"
+        self.write("", logging.WARNING, "weak_tls", text, version)
+
     # ---- messages
 
     def sent(self, result: "SendResult", *, seconds: float) -> None:

@@ -6,6 +6,7 @@ from mailbridge.net.streams import Stream
 from mailbridge.net.tls import context_for
 from mailbridge.net.tls_errors import tls_error
 from mailbridge.net.tls_sessions import sessions, trust_of
+from mailbridge.net.tls_strength import is_lowered, require_usual_strength
 from mailbridge.options import TLSOptions
 
 
@@ -14,6 +15,7 @@ class Handshake:
 
     def __init__(self, stream: Stream, options: TLSOptions, *, host: str, server: str) -> None:
         self._stream = stream
+        self._options = options
         self._context = context_for(options)
         self._trust = trust_of(self._context)
         self._name = options.server_hostname or host
@@ -25,6 +27,8 @@ class Handshake:
         session = sessions.recall(self._trust, self._name, self._server)
         try:
             self._stream.start_tls(self._context, self._name, deadline, session=session, to_proxy=to_proxy)
+            if self._options.verify and is_lowered(self._options) and self._stream.ssl_object is not None:
+                require_usual_strength(self._stream.ssl_object)
         except MailbridgeError:
             raise
         except OSError as error:

@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from mailbridge.errors import ConfigurationError
+from mailbridge.logs import ROOT, Log
 from mailbridge.net.tls_errors import tls_error
 from mailbridge.net.tls_facts import TLSFacts
 from mailbridge.net.tls_sessions import SessionStore, sessions
+from mailbridge.net.tls_strength import is_lowered
 from mailbridge.options import TLSOptions
 
 __all__ = [
@@ -125,6 +127,8 @@ def _set_versions(context: ssl.SSLContext, options: TLSOptions) -> None:
             # Python deprecates the old versions; whoever asks for them by name has been told.
             warnings.simplefilter("ignore", DeprecationWarning)
             context.minimum_version = wanted
+        if is_lowered(options):
+            Log(ROOT, "").weak_tls(options.min_version)
         ciphers = ciphers or "DEFAULT:@SECLEVEL=0"  # OpenSSL 3 speaks TLS 1.0 and 1.1 on this level only
     if ciphers is not None:
         try:

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 SERVER_NAMES = ("localhost", "mail.lab.test", "127.0.0.1", "::1")
 KEY_PASSWORD = "open sesame"
 DAY = datetime.timedelta(days=1)
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def make_authority(name: str) -> Authority:
 
 
 def sign_leaf(
-    key: ec.EllipticCurvePrivateKey,
+    key: PrivateKey,
     names: Sequence[str],
     issuer: Authority | None,
     until: datetime.datetime,
@@ -126,7 +127,7 @@ def sign_leaf(
 def begin(
     subject: x509.Name,
     issuer: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
+    key: PrivateKey,
     start: datetime.datetime,
     until: datetime.datetime,
 ) -> x509.CertificateBuilder:
@@ -167,9 +168,7 @@ def pem_of(cert: x509.Certificate) -> bytes:
     return cert.public_bytes(serialization.Encoding.PEM)
 
 
-def write_identity(
-    folder: Path, name: str, cert: x509.Certificate, key: ec.EllipticCurvePrivateKey
-) -> Identity:
+def write_identity(folder: Path, name: str, cert: x509.Certificate, key: PrivateKey) -> Identity:
     def key_in_pem(encryption: serialization.KeySerializationEncryption) -> bytes:
         return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
