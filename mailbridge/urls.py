@@ -18,6 +18,18 @@ _SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "lmtp": {"protocol": "lmtp"},
 }
 _NO_OPTION = "has something after the host that is no option; percent-encode / ? # in user and password"
+# Options that a mapping may give as the dotted path of code. A URL is data, and often somebody else's.
+_OF_CODE = frozenset(
+    {
+        "auth",
+        "oauth2",
+        "oauth2.on_refresh",
+        "oauth2.provider",
+        "oauth2.token_store",
+        "proxy.handler",
+        "rate",
+    }
+)
 _EXAMPLE = "Write it as smtp://user:password@host:port/?option=value."
 
 
@@ -25,10 +37,19 @@ def _bad(problem: str) -> ConfigurationError:
     return ConfigurationError(f"The connection URL {problem}", stage="config", hint=_EXAMPLE)
 
 
+def _no_code(name: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The connection URL names code in the option {name!r}",
+        stage="config",
+        hint="A dotted path may stand in a mapping of settings only, since a URL is data.",
+    )
+
+
 def options_of_url(url: object, known: Sequence[str]) -> dict[str, Any]:
     """The options that `url` names; groups nest as dots (`timeouts.command=5`).
 
-    User and password are percent-decoded once. `smtps` means `security=tls`, `lmtp` `protocol=lmtp`.
+    User and password are percent-decoded once. Nothing in a URL is imported or called: dotted paths raise
+    `ConfigurationError`. `smtps` means `security=tls`, `lmtp` `protocol=lmtp`.
     """
     if isinstance(url, Secret):
         url = url.reveal()
@@ -81,5 +102,7 @@ def _query(query: str, known: Sequence[str]) -> dict[str, Any]:
         place = options.setdefault(name, {}) if inner else options
         if not isinstance(place, dict) or (inner or name) in place:
             raise _bad(f"names the option {key!r} twice")
+        if key in _OF_CODE and "." in value and not value.startswith("file:"):
+            raise _no_code(key)
         place[inner or name] = value
     return options

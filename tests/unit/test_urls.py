@@ -96,3 +96,25 @@ def test_a_bad_url_is_refused_without_showing_it(url: str, problem: str) -> None
 def test_any_user_and_password_survive_quoting(user: str, password: str) -> None:
     config = SMTPConfig.from_url(f"smtp://{quote(user, safe='')}:{quote(password, safe='')}@mx.example/")
     assert (config.username, config.password) == (user, Secret(password))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "auth=os.path.Own",
+        "auth=PLAIN,os.path.Own",
+        "oauth2=os.getcwd",
+        "oauth2.provider=os.getcwd",
+        "oauth2.on_refresh=os.remove",
+        "oauth2.token_store=os.environ",
+        "proxy.handler=os.system",
+        "rate=os.getcwd",
+    ],
+)
+def test_a_url_names_no_code(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, _, value = query.partition("=")
+    with pytest.raises(ConfigurationError, match=f"names code in the option '{name}'") as caught:
+        SMTPConfig.from_url(f"smtp://u:p@h/?{query}")
+    assert value not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="names code"):
+        SMTPConfig(servers=[f"smtp://u:p@h/?{query}"])
