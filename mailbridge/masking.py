@@ -129,7 +129,7 @@ class _Masking:
             return MappingProxyType(self.mask(dict(value), name))
         if isinstance(value, dict):
             for key, each in list(value.items()):
-                masked = self.mask(each, str(key).lower())
+                masked = self.mask(each, key.lower() if isinstance(key, str) else "")
                 if masked is not each:
                     value[key] = masked
             return value

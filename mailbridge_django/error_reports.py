@@ -22,7 +22,7 @@ __all__ = ["ReportFilter", "install_filter", "mask_configured", "shown_by_report
 SETTINGS = ("MAILBRIDGE", "MAILERS")
 _DEFAULT = "django.views.debug.SafeExceptionReporterFilter"
 _PREFIX = "MAILBRIDGE_"
-_DEPTH = 4  # how far into dicts and lists among the local variables URLs are looked for
+_DEPTH = 50  # how far into dicts and lists among the local variables URLs are looked for
 
 
 def mask_configured() -> None:
@@ -82,26 +82,36 @@ class ReportFilter(debug.SafeExceptionReporterFilter):
 
     def cleanse_setting(self, key: str | int, value: Any) -> Any:
         """As Django's; with `***` for user and password of each URL, whatever its name."""
-        return _without_users(super().cleanse_setting(key, value), str(key))
+        return _without_users(super().cleanse_setting(key, value), key)
 
     def get_traceback_frame_variables(self, request: HttpRequest | None, tb_frame: Any) -> Any:
         """As Django's; the same for strings, and those in dicts and lists. The environment is a setting."""
         variables = super().get_traceback_frame_variables(request, tb_frame)
-        return [(name, self._cleansed(name, value, _DEPTH)) for name, value in variables]
+        done: dict[int, Any] = {}
+        return [(name, self._cleansed(name, value, done, _DEPTH)) for name, value in variables]
 
-    def _cleansed(self, name: str, value: Any, depth: int) -> Any:
+    def _cleansed(self, name: object, value: Any, done: dict[int, Any], depth: int) -> Any:
+        """A copy without users in URLs; what is in itself, or in several places, is so in the copy."""
         kind = type(value)
         if kind is os._Environ:
             return {key: self.cleanse_setting(key, each) for key, each in value.items()}
-        if depth and kind is dict:
-            return {key: self._cleansed(str(key), each, depth - 1) for key, each in value.items()}
-        if depth and kind in (list, tuple):
-            return kind(self._cleansed("", each, depth - 1) for each in value)
-        return _without_users(value, name)
+        if kind not in (dict, list, tuple) or not depth:
+            return _without_users(value, name)
+        if id(value) in done:
+            return done[id(value)]
+        if kind is dict:
+            copy = done[id(value)] = {}
+            copy |= {key: self._cleansed(key, each, done, depth - 1) for key, each in list(value.items())}
+            return copy
+        items = done[id(value)] = []
+        items += [self._cleansed("", each, done, depth - 1) for each in value]
+        done[id(value)] = items if kind is list else tuple(items)
+        return done[id(value)]
 
 
-def _without_users(value: Any, name: str) -> Any:
-    if name.startswith(_PREFIX):  # a variable of the environment, also in `request.META`
+def _without_users(value: Any, name: object) -> Any:
+    # A variable of the environment, also in `request.META`. str() of other keys may ask a database.
+    if isinstance(name, str) and name.startswith(_PREFIX):
         value = mask_settings(value, name.removeprefix(_PREFIX))
     if type(value) is bytes and b"://" in value:
         return without_userinfo(value.decode("latin-1")).encode("latin-1")

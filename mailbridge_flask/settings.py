@@ -170,7 +170,7 @@ def _sealed(options: Mapping[Any, Any]) -> dict[str, Any]:
             continue
         if value is None or value == "":
             continue
-        if name in ("username", "password", "key_password") and isinstance(value, int):
+        if name in ("username", "password", "key_password") and _is_number(value):
             value = str(value)
         if name in _SECRETS and isinstance(value, str):
             value = Secret(value)
@@ -182,6 +182,10 @@ def _sealed(options: Mapping[Any, Any]) -> dict[str, Any]:
             value = [_sealed(each) if isinstance(each, Mapping) else each for each in value]
         sealed[name] = value
     return sealed
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _sealed_server(server: Any) -> Any:

@@ -306,6 +306,29 @@ def test_errors_still_say_what_is_wrong() -> None:
         Mail(app)
 
 
+class Row:
+    """As a model's instance whose name stands in a database that is gone."""
+
+    def __repr__(self) -> str:
+        return "<Row>"
+
+    def __str__(self) -> str:
+        raise RuntimeError("no database")
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_a_report_comes_whatever_the_local_variables_are(debug: bool) -> None:
+    def fail() -> None:
+        by_row: dict[Any, Any] = {Row(): f"smtp://u:{MARK}@h", 1: [b"smtp://u:" + MARK.encode() + b"@h"]}
+        by_row["itself"] = by_row
+        raise ValueError(len(by_row))
+
+    with overridden(DEBUG=debug):
+        pages = "".join(pages_of(fail, debug=debug))
+    assert MARK not in pages
+    assert "by_row" in pages
+
+
 @pytest.mark.parametrize("debug", [True, False])
 def test_the_search_finds_what_is_not_masked(debug: bool) -> None:
     with overridden(UNRELATED={"hoster": MARK}, DEBUG=debug):
