@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
 
-from mailbridge.options import as_choice, as_count, as_text, invalid
+from mailbridge.options import as_choice, as_count, as_text, invalid, shown
 from mailbridge.proxies import parse_proxies
 
 # RFC 8314 section 3.3 names 465 for implicit TLS, RFC 6409 587 for submission.
@@ -30,7 +30,7 @@ def parse_host(value: object) -> str:
         return host
     host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
     if not host or any(c in host for c in " /@?#[]\\<>\"'"):
-        raise invalid("host", f"must be a host name or an IP address, not {value!r}")
+        raise invalid("host", f"must be a host name or an IP address, not {shown(value)}")
     if ":" in host:
         _address("host", host.partition("%")[0])
     return host
@@ -42,7 +42,7 @@ def parse_way(host: str, port: int, proxy: object, proxy_protocol: object) -> di
     if proxies and host.startswith("unix:"):
         raise invalid("proxy", "can't lead to a UNIX socket")
     if proxy_protocol is not None and str(proxy_protocol) not in ("1", "2"):
-        raise invalid("proxy_protocol", f"must be 1 or 2, not {proxy_protocol!r}")
+        raise invalid("proxy_protocol", f"must be 1 or 2, not {shown(proxy_protocol)}")
     return {"proxy": proxies, "proxy_protocol": None if proxy_protocol is None else int(str(proxy_protocol))}
 
 
@@ -51,7 +51,8 @@ def _address(name: str, value: str) -> int:
     try:
         return ip_address(value).version
     except ValueError:
-        raise invalid(name, f"must be an IP address, not {value!r}") from None
+        pass  # it quotes the value, and is not to hang on what is raised
+    raise invalid(name, "must be an IP address")
 
 
 def parse_source_address(value: object, family: str) -> str | None:
@@ -68,9 +69,7 @@ def parse_local_hostname(value: object) -> str | None:
         return None
     name = as_text("local_hostname", value)
     if len(name) > 255 or not _EHLO_NAME.fullmatch(name):
-        raise invalid(
-            "local_hostname", f"must be a host name or an address literal such as [192.0.2.1], not {name!r}"
-        )
+        raise invalid("local_hostname", "must be a host name or an address literal such as [192.0.2.1]")
     return name
 
 

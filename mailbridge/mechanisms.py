@@ -6,13 +6,12 @@ Says which there are, what each needs, and which library stands behind it. How o
 
 import re
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any
 
 from mailbridge.errors import ConfigurationError
-from mailbridge.options import as_text, invalid
+from mailbridge.options import as_text, imported, invalid
 
 _SCRAM = [f"SCRAM-SHA-{size}{plus}" for plus in ("-PLUS", "") for size in ("512", "256", "1")]
 
@@ -110,7 +109,7 @@ def is_installed(name: str) -> bool:
 def _require_built_in(name: str) -> None:
     if name not in EXTRAS:
         known = ", ".join([*EXTRAS, *_registered])
-        raise invalid("auth", f"must be auto or name some of {known}, not {name!r}")
+        raise invalid("auth", f"must be auto or name some of {known}")
     if not is_installed(name):
         raise ConfigurationError(
             f"The SASL mechanism {name} needs {_LIBRARIES[EXTRAS[name]]}",
@@ -120,11 +119,7 @@ def _require_built_in(name: str) -> None:
 
 
 def _imported(path: str) -> tuple[str, CustomMechanism]:
-    module, _, attribute = path.rpartition(".")
-    try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise invalid("auth", f"names {path!r}, which can't be imported: {error}") from error
+    found = imported("auth", path)
     name = getattr(found, "name", None)
     if not callable(found) or not isinstance(name, str) or not _NAME.fullmatch(name.upper()):
         raise invalid("auth", f"names {path!r}, which is no mechanism: a class or callable with a `name`")

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
 from math import isfinite
 from typing import Any, Literal
@@ -25,7 +24,9 @@ from mailbridge.options import (
     as_switch,
     as_text,
     build_group,
+    imported,
     invalid,
+    shown,
     unknown_option,
 )
 from mailbridge.secret import Secret
@@ -60,7 +61,7 @@ class OAuth2Options:
     refresh_token: Secret | None = None
     access_token: Secret | None = None
     expires: float | None = None
-    scope: str = ""
+    scope: str = field(default="", repr=False)
     private_key: Secret | None = None
     thumbprint: str | None = None
     key_id: str | None = None
@@ -179,7 +180,7 @@ def _grant(values: Mapping[str, Any]) -> Grant:
     said = values.get("grant")
     if said is not None:
         if said not in GRANTS:
-            raise invalid("oauth2.grant", f"must be one of {', '.join(GRANTS)}, not {said!r}")
+            raise invalid("oauth2.grant", f"must be one of {', '.join(GRANTS)}, not {shown(said)}")
         return said  # type: ignore[no-any-return]  # one of GRANTS
     if "refresh_token" in values:
         return "refresh_token"
@@ -199,7 +200,7 @@ def _provider(values: dict[str, Any]) -> Provider | None:
     if name is None:
         return None
     if name not in PROVIDERS:
-        raise invalid("oauth2.provider", f"must be one of {', '.join(PROVIDERS)}, not {name!r}")
+        raise invalid("oauth2.provider", f"must be one of {', '.join(PROVIDERS)}, not {shown(name)}")
     return PROVIDERS[name]
 
 
@@ -345,7 +346,7 @@ def _pairs(where: str, value: object) -> Pairs:
 
 
 def _callable(where: str, value: object) -> Callable[..., Any]:
-    found = _imported(where, value) if isinstance(value, str) else value
+    found = imported(where, value) if isinstance(value, str) else value
     if not callable(found):
         raise invalid(where, "must be a callable, or the dotted path of one")
     return found
@@ -366,13 +367,5 @@ def _store(value: object) -> object:
 @cache
 def _made(path: str) -> object:
     """One store for each dotted path: equal options must give equal values."""
-    found = _imported("oauth2.token_store", path)
+    found = imported("oauth2.token_store", path)
     return found() if isinstance(found, type) else found
-
-
-def _imported(where: str, path: str) -> object:
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise invalid(where, f"names {path!r}, which can't be imported: {error}") from error

@@ -7,6 +7,8 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
 from math import isfinite
 from typing import Literal, TypeVar
 
@@ -30,6 +32,34 @@ def unknown_option(name: str, known: list[str], group: str = "") -> Configuratio
     return ConfigurationError(f"Unknown option {group + name!r}", stage="config", hint=hint)
 
 
+def shown(value: object) -> str:
+    """What an error says of a value that is refused: of a text nothing, which may be a password in the
+    wrong place."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)
+    return f"this {type(value).__name__}"
+
+
+def imported(name: str, path: str) -> object:
+    """What a dotted path names. It is shown only if it begins with a module that there is: a token that
+    stands in the wrong place has dots, too."""
+    module, _, attribute = path.rpartition(".")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        problem = error
+    if not _is_module(module.partition(".")[0]):
+        raise invalid(name, "names what can't be imported: there is no such module")
+    raise invalid(name, f"names {path!r}, which can't be imported: {problem}") from problem
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
 def as_seconds(name: str, value: object, *, zero: bool = False) -> float:
     """A number of seconds, more than 0 (or from 0 with `zero`); strings of URLs are read."""
     try:
@@ -38,7 +68,7 @@ def as_seconds(name: str, value: object, *, zero: bool = False) -> float:
         seconds = float("nan")
     if isinstance(value, bool) or not isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
         wanted = "0 or more seconds" if zero else "a number of seconds above 0"
-        raise invalid(name, f"must be {wanted}, not {value!r}")
+        raise invalid(name, f"must be {wanted}, not {shown(value)}")
     return seconds
 
 
@@ -47,7 +77,7 @@ def as_count(name: str, value: object, *, least: int = 1) -> int:
     if isinstance(value, str) and value.strip().isdecimal():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise invalid(name, f"must be a whole number of at least {least}, not {value!r}")
+        raise invalid(name, f"must be a whole number of at least {least}, not {shown(value)}")
     return value
 
 
@@ -60,7 +90,7 @@ def as_switch(name: str, value: object) -> bool:
         return True
     if word in {"false", "no", "off", "0"}:
         return False
-    raise invalid(name, f"must be true or false, not {value!r}")
+    raise invalid(name, f"must be true or false, not {shown(value)}")
 
 
 def as_text(name: str, value: object) -> str:
@@ -82,7 +112,7 @@ def as_secret(name: str, value: object) -> Secret:
 def as_choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
     """One of `allowed`."""
     if value not in allowed:
-        raise invalid(name, f"must be one of {', '.join(allowed)}, not {value!r}")
+        raise invalid(name, f"must be one of {', '.join(allowed)}, not {shown(value)}")
     return str(value)
 
 

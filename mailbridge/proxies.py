@@ -9,13 +9,12 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from mailbridge.errors import ConfigurationError
-from mailbridge.options import TLSOptions, as_text, build_group, invalid, unknown_option
+from mailbridge.options import TLSOptions, as_text, build_group, imported, invalid, unknown_option
 from mailbridge.secret import Secret
 
 # RFC 3986 has no word on them; these are the ports that everybody means.
@@ -214,14 +213,10 @@ def _handler(value: object) -> ProxyHandler:
     if callable(value):
         return value
     path = as_text("proxy.handler", value)
-    module, _, name = path.rpartition(".")
-    try:
-        found = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise invalid("proxy.handler", f"names {path!r}, which can't be imported: {error}") from error
+    found = imported("proxy.handler", path)
     if not callable(found):
         raise invalid("proxy.handler", f"names {path!r}, which is not callable")
-    return found  # type: ignore[no-any-return]  # only known to be callable
+    return found
 
 
 def _from_environment(host: str, port: int | None) -> tuple[ProxyURL, ...]:

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 
-from mailbridge.options import as_count, as_seconds, build_group, invalid
+from mailbridge.options import as_count, as_seconds, build_group, imported, invalid
 
 #: Asked at each dispatch: the seconds to wait before asking again, or 0.0 for "go", which it has counted.
 RateLimiter = Callable[[], float]
@@ -47,9 +46,5 @@ def parse_rate(value: object) -> RateOptions | RateLimiter | None:
 @cache
 def _made(path: str) -> object:
     """One limiter for each dotted path: equal options must give equal values."""
-    module, _, name = path.rpartition(".")
-    try:
-        found = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise invalid("rate", f"names {path!r}, which can't be imported: {error}") from error
+    found = imported("rate", path)
     return found() if isinstance(found, type) else found

@@ -93,7 +93,7 @@ def _unknown(name: str) -> ConfigurationError:
     nearest = get_close_matches(name.lower(), known, n=1)
     suggestion = f"Did you mean {known[nearest[0]]!r}? " if nearest else ""
     return ConfigurationError(
-        f"No mail service {name!r} is known",
+        "No mail service of that name is known",
         stage="config",
         hint=f"{suggestion}`mailbridge services` lists them; any other is named by host and port.",
     )

@@ -10,6 +10,7 @@ from typing import Any
 from flask import Flask
 
 from mailbridge import ConfigurationError
+from mailbridge.options import shown
 
 __all__ = ["KEYS", "first_switch", "given", "options_of", "switch"]
 
@@ -80,7 +81,7 @@ def switch(app: Flask, key: str) -> bool | None:
         return None if value is None else bool(value)
     word = str(value).strip().lower()
     if word not in _TRUE and word not in _FALSE:
-        raise ConfigurationError(f"{key} must be true or false, not {value!r}", stage="config")
+        raise ConfigurationError(f"{key} must be true or false, not {shown(value)}", stage="config")
     return word in _TRUE
 
 

@@ -45,12 +45,12 @@ class Quotations:
 
     def remember_secret(self, secret: Secret) -> None:
         """A password or token, which is never to be shown, neither as it is nor written otherwise."""
+        self._in_exchange |= _runs(secret.reveal())
         for form in set(_spellings(secret.reveal())):
             if len(form) >= _RUN:
                 self._always |= _runs(form)
-                continue
-            self._in_exchange |= _runs(form)
-            if len(form) >= _SHORTEST:
+            elif len(form) >= _SHORTEST:
+                self._in_exchange.add(form)
                 self._words.add(form)
 
     def masked(self, text: str, *, in_exchange: bool = False) -> str:

@@ -503,6 +503,39 @@ def test_locals_of_whoever_was_handling_an_error_before_are_left_alone() -> None
             assert "a local of the caller's" in "".join(shown)
 
 
+# Options that a password or a token may be put into by mistake. Some take any text, and then nothing is said.
+MISPLACED = [
+    *("auth", "oauth2", "rate", "retry", "pool", "debug", "dkim", "tls", "timeout", "timeouts", "service"),
+    *("security", "protocol", "family", "port", "host", "source_address", "local_hostname", "proxy_protocol"),
+    *("proxy", "proxy.handler", "disable", "pipelining", "partial", "servers", "allow_insecure_auth"),
+    *("oauth2.provider", "oauth2.grant", "oauth2.token_store", "oauth2.expires", "oauth2.scope"),
+    *("oauth2.on_refresh", "oauth2.extra_params", "tls.min_version", "tls.verify", "pool.max_size"),
+]
+
+
+@pytest.mark.parametrize(
+    "secret", [TOKEN, PASSWORD, TOKEN.replace(".", ""), f"smtp://u:{TOKEN}@h", f"a.{TOKEN}.b"]
+)
+@pytest.mark.parametrize("option", MISPLACED)
+def test_a_secret_in_the_place_of_another_option(option: str, secret: str) -> None:
+    name, _, inner = option.partition(".")
+    login = {} if name == "oauth2" else {"password": "another"}
+    given = {name: {inner: secret} if inner else secret}
+    host = {} if name in ("servers", "service") else {"host": "x.example"}
+    try:
+        config = SMTPConfig.from_mapping({**host, "username": USER, **login, **given})
+    except ConfigurationError as error:
+        assert_hidden(views_of_error(error))
+    else:
+        assert option in {"local_hostname", "host", "disable"}, config
+
+
+def test_scope_is_not_shown() -> None:
+    token = {"access_token": "another", "scope": TOKEN}
+    config = SMTPConfig.from_mapping({"host": "x.example", "username": USER, "oauth2": token})
+    assert_hidden(iter([repr(config), repr(config.oauth2)]))
+
+
 # ---- verify
 
 

@@ -119,7 +119,7 @@ def test_keys_of_mailbridge_win(config: dict[str, Any], expected: SMTPConfig) ->
     ("config", "problem"),
     [
         ({"MAIL_USE_TLS": True, "MAIL_USE_SSL": True}, "exclude each other"),
-        ({"MAIL_USE_TLS": "perhaps"}, "MAIL_USE_TLS must be true or false, not 'perhaps'"),
+        ({"MAIL_USE_TLS": "perhaps"}, "MAIL_USE_TLS must be true or false, not this str"),
         ({"MAIL_PORT": "smtp"}, "'port' must be a whole number"),
         ({"MAILBRIDGE_USERNAME": "u", "MAIL_SERVER": "a.example"}, "'username' is given without password"),
     ],

@@ -45,7 +45,7 @@ def test_names(auth, parsed):
     ("auth", "complaint"),
     [
         ("PLIAN", "must be auto or name some of .*SCRAM-SHA-256"),
-        (["auto", "PLAIN"], "not 'AUTO'"),
+        (["auto", "PLAIN"], "must be auto or name some of"),
         (7, "must be a name or a list of names"),
         ([7], "auth"),
         ("no.such.module", "can't be imported"),
@@ -89,7 +89,7 @@ def test_mechanisms_of_tokens_and_of_ones_own_fit_a_token():
 
 
 def test_a_registered_name_can_be_configured():
-    with pytest.raises(ConfigurationError, match="not 'X-OWN'"):
+    with pytest.raises(ConfigurationError, match="must be auto or name some of"):
         SMTPConfig(auth="x-own", **LOGIN)
     register_sasl("x-own", Own)
     assert SMTPConfig(auth="x-own", **LOGIN).auth == ("X-OWN",)

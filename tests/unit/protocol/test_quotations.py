@@ -94,3 +94,10 @@ def test_a_short_password_is_recognised_later_where_it_stands_alone() -> None:
     quotations = Quotations()
     quotations.remember_secret(Secret("hunt"))
     assert quotations.masked("250 hunt <hunt> hunt=x hunter manhunt") == "250 *** <***> ***=x hunter manhunt"
+
+
+def test_the_shortest_password_leaves_words_readable() -> None:
+    quotations = Quotations()
+    quotations.remember_secret(Secret("p"))
+    assert quotations.masked("Basic authentication") == "Basic authentication"
+    assert quotations.masked("Basic authentication", in_exchange=True) == "Basic authentication"
