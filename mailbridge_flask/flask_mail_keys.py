@@ -10,7 +10,6 @@ from typing import Any
 from flask import Flask
 
 from mailbridge import ConfigurationError
-from mailbridge.options import shown
 
 __all__ = ["KEYS", "first_switch", "given", "options_of", "switch"]
 
@@ -81,7 +80,9 @@ def switch(app: Flask, key: str) -> bool | None:
         return None if value is None else bool(value)
     word = str(value).strip().lower()
     if word not in _TRUE and word not in _FALSE:
-        raise ConfigurationError(f"{key} must be true or false, not {shown(value)}", stage="config")
+        raise ConfigurationError(
+            f"{key} must be true or false, not this {type(value).__name__}", stage="config"
+        )
     return word in _TRUE
 
 
