@@ -12,6 +12,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
+# Many tests start programs of their own: without bytecode on disk each of them would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo quick test lint bench venv clean
 
 demo: $(READY)

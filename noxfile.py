@@ -93,7 +93,7 @@ def full(session: nox.Session) -> None:
 @nox.session(python=False)
 def campaigns(session: nox.Session) -> None:
     """Whole tables of faults and attacks: many cases, which wait more than they work."""
-    run_pytest(session, "tests", "-m", "campaign", python=sys.executable)
+    run_pytest(session, "tests/acceptance", "tests/integration", "-m", "campaign", python=sys.executable)
 
 
 @nox.session(python=False)
