@@ -14,7 +14,7 @@ import pytest
 
 from mailbridge import Mailer
 from mailbridge.net.streams import Stream
-from mailbridge.testing import ScriptedServer
+from mailbridge.testing import DEFAULT_KEYWORDS, ScriptedServer
 from tests.acceptance.sending import PASSWORD, USER, committed, envelope, mailer_for, message
 from tests.servers.certificates import Certificates
 
@@ -68,6 +68,7 @@ def served(certificates: Certificates, **options: Any) -> Iterator[tuple[Scripte
             keyfile=identity.key_file,
             users={USER: PASSWORD},
             max_recipients=options.pop("max_recipients", None),
+            keywords=options.pop("keywords", DEFAULT_KEYWORDS),
         ) as server,
         mailer_for(
             server,
@@ -125,14 +126,19 @@ def test_at_every_point_of_a_send(
     assert False in doubts
 
 
+@pytest.mark.parametrize(
+    "one_at_a_time",
+    [{"max_recipients": 1}, {"keywords": [*DEFAULT_KEYWORDS, "LIMITS RCPTMAX=1"]}],
+    ids=["by refusal", "as announced"],
+)
 def test_while_the_rest_of_the_recipients_is_served(
-    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch, one_at_a_time: dict[str, Any]
 ) -> None:
     """The first ones have it: to send the message again would be to send it twice."""
     points = Points(monkeypatch, KeyboardInterrupt, is_after=False)
     seen = set()
     for at in range(1, MOST_POINTS):
-        with served(certificates, max_recipients=1) as (server, mailer):
+        with served(certificates, **one_at_a_time) as (server, mailer):
             points.arm(at)
             caught: BaseException | None = None
             try:
