@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from mailbridge.channel import Channel, open_channel
 from mailbridge.config import SMTPConfig
-from mailbridge.errors import MailbridgeError, TokenUnavailable
+from mailbridge.errors import MailbridgeError, TLSFailed, TokenUnavailable
 from mailbridge.net.deadline import Deadline
 from mailbridge.oauth2_options import OAuth2Options, require_verification
 from mailbridge.secret import Secret
@@ -62,9 +62,7 @@ def post(
     limit = deadline.within(config.timeouts.command or REQUEST_SECONDS)
     port = parts.port or (443 if is_tls else 80)
     # A port that is the scheme's own does not belong into the Host field (RFC 9110 section 7.2).
-    with open_channel(
-        _trusting(config, options), host, port, tls=is_tls, deadline=limit.remaining
-    ) as channel:
+    with _opened(_trusting(config, options), host, port, is_tls=is_tls, limit=limit) as channel:
         connection = _Connection(host, parts.port or port, channel)
         connection.default_port = 443 if is_tls else 80
         try:
@@ -78,6 +76,14 @@ def post(
         except OSError as problem:
             what = problem.strerror or type(problem).__name__
     raise _failed(f"the token server broke off its answer ({what})", transient=True)
+
+
+def _opened(config: SMTPConfig, host: str, port: int, *, is_tls: bool, limit: Deadline) -> Channel:
+    try:
+        return open_channel(config, host, port, tls=is_tls, deadline=limit.remaining)
+    except TLSFailed as error:
+        error.hint = error.hint.replace(" tls.", " oauth2.tls.")  # the options of this server's trust
+        raise
 
 
 def _trusting(config: SMTPConfig, options: OAuth2Options) -> SMTPConfig:

@@ -47,6 +47,9 @@ def configure(certificates: Certificates) -> Configure:
         tls = given.get("tls", {})
         if isinstance(tls, Mapping) and not {"ca_path", "context"} & set(tls):
             given["tls"] = {"ca_file": certificates.ca_file, **tls}
+        oauth2 = given.get("oauth2")
+        if isinstance(oauth2, Mapping) and "token_url" in oauth2:
+            given["oauth2"] = {"tls": {"ca_file": certificates.ca_file}, **oauth2}
         return SMTPConfig(**given)
 
     return build
