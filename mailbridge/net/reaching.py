@@ -115,8 +115,13 @@ def _require_external(target: Target) -> None:
         raise ConnectFailed(
             "A UNIX socket can't be reached through a proxy", stage="proxy", server=str(target)
         )
-    address = literal(target.host) or _old_literal(target.host)
-    if address is not None and address.is_internal and not target.allow_internal_networks:
+    if target.allow_internal_networks:
+        return
+    # As the proxy gets it, and reads it as an address: full-width digits are digits by then.
+    name = _spelled(target.host).rstrip(".").lower()
+    address = literal(name) or _old_literal(name)
+    is_local_name = name == "localhost" or name.endswith(".localhost")  # RFC 6761 section 6.3
+    if is_local_name or (address is not None and address.is_internal):
         message = f"Host {target.host!r} is internal, and option allow_internal_networks is False"
         raise ConnectFailed(message, stage="proxy", server=str(target))
 

@@ -302,7 +302,7 @@ def test_cycles_end() -> None:
 def test_errors_still_say_what_is_wrong() -> None:
     app = Flask("testapp")
     app.config.from_mapping(MAILBRIDGE_HOST="h", MAILBRIDGE_SECURITY="tsl")
-    with pytest.raises(ConfigurationError, match="tsl"):
+    with pytest.raises(ConfigurationError, match="'security' must be one of tls"):
         Mail(app)
 
 

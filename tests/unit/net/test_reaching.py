@@ -232,6 +232,19 @@ def test_a_unix_socket_cannot_be_reached_through_a_proxy(scripted_proxy: StartSc
         "0x7f000001",
         "2130706433",
         "0177.0.0.1",
+        # What the proxy reads as such an address: digits, letters and dots of other alphabets are mapped.
+        "127.0.0.1.",
+        "0x7f000001.",
+        "１２７.０.０.１",
+        "127。0。0。1",
+        "①②⑦.0.0.1",
+        "127.0.0.1\u200b",
+        "２１３０７０６４３３",
+        "0ｘ7f000001",
+        "localhost",
+        "localhost.",
+        "a.localhost",
+        "ｌｏｃａｌｈｏｓｔ",
     ],
 )
 @pytest.mark.parametrize("scheme", ["http", "socks5", "socks4"])
