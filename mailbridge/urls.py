@@ -18,23 +18,21 @@ _SCHEMES: Mapping[str, Mapping[str, Any]] = {
     "lmtp": {"protocol": "lmtp"},
 }
 _NO_OPTION = "has something after the host that is no option; percent-encode / ? # in user and password"
-# Options that a mapping may give as the dotted path of code. A URL is data, and often somebody else's.
-_OF_CODE = frozenset(
-    {
-        "auth",
-        "oauth2",
-        "oauth2.on_refresh",
-        "oauth2.provider",
-        "oauth2.token_store",
-        "proxy.handler",
-        "rate",
-    }
-)
+# A URL is data, and often somebody else's. A text at these options is the dotted path of code, …
+_CODE = frozenset({"oauth2", "oauth2.on_refresh", "proxy.handler", "rate"})
+# … and at these, if it has a dot.
+_PERHAPS_CODE = frozenset({"auth", "oauth2.provider"})
 _EXAMPLE = "Write it as smtp://user:password@host:port/?option=value."
 
 
 def _bad(problem: str) -> ConfigurationError:
     return ConfigurationError(f"The connection URL {problem}", stage="config", hint=_EXAMPLE)
+
+
+def _names_code(name: str, value: str) -> bool:
+    if name == "oauth2.token_store":
+        return not value.startswith("file:")
+    return name in _CODE or (name in _PERHAPS_CODE and "." in value)
 
 
 def _no_code(name: str) -> ConfigurationError:
@@ -102,7 +100,7 @@ def _query(query: str, known: Sequence[str]) -> dict[str, Any]:
         place = options.setdefault(name, {}) if inner else options
         if not isinstance(place, dict) or (inner or name) in place:
             raise _bad(f"names the option {key!r} twice")
-        if key in _OF_CODE and "." in value and not value.startswith("file:"):
+        if _names_code(key, value):
             raise _no_code(key)
         place[inner or name] = value
     return options

@@ -107,8 +107,17 @@ def test_any_user_and_password_survive_quoting(user: str, password: str) -> None
         "oauth2.provider=os.getcwd",
         "oauth2.on_refresh=os.remove",
         "oauth2.token_store=os.environ",
+        "oauth2.token_store=os",
         "proxy.handler=os.system",
         "rate=os.getcwd",
+        # Without a dot, and as file:, which names a folder in oauth2.token_store and nothing elsewhere.
+        "rate=os",
+        "rate=file:os.getcwd",
+        "oauth2=file:os.getcwd",
+        "oauth2.on_refresh=file:os.remove",
+        "oauth2.provider=file:os.getcwd",
+        "proxy.handler=file:os.system",
+        "auth=file:os.path.Own",
     ],
 )
 def test_a_url_names_no_code(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
