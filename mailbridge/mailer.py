@@ -132,7 +132,11 @@ class Mailer:
                         if on_error == "stop":
                             break
         finally:
-            del item, message  # the frames of an error outlive it, and reporters show what they hold
+            del (
+                item,
+                message,
+                messages,
+            )  # the frames of an error outlive it, and reporters show what they hold
         return outcomes
 
     @contextmanager

@@ -68,7 +68,11 @@ class Session:
         self._progress = progress
         limit = Deadline.after(deadline, self._clock).within(self._config.timeouts.total)
         self._lane = lane_of(priority_of(message, priority) or self._config.defaults.priority)
-        outgoing, rendered = prepared(message, envelope, self._config, priority=priority)
+        try:
+            outgoing, rendered = prepared(message, envelope, self._config, priority=priority)
+            is_mine = rendered is not message
+        finally:
+            del message  # the frames of an error outlive it, and reporters show what they hold
         outer, began = sys.exception(), self._clock()
         try:
             result = self._deliver(outgoing, rendered, limit)
@@ -85,9 +89,8 @@ class Session:
             raise
         finally:
             self._failed_on.clear()
-            if rendered is not message:
+            if is_mine:
                 rendered.close()
-            del message
         try:
             self._config.log.sent(result, seconds=self._clock() - began)
         except BaseException as interrupt:  # while a handler works: the result is lost, the message is not

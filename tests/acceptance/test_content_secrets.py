@@ -8,6 +8,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
+from typing import Any
 
 import pytest
 
@@ -107,6 +108,55 @@ def test_no_local_variable_shows_what_a_mail_says(way: str, fault: str) -> None:
     words = (SUBJECT, "sentinel-text", "sentinel-html", CONTENT.decode(), FILENAME, HEADER)
     shown = dict(locals_of_ours(error))
     assert shown
+    assert {name: value for name, value in shown.items() if any(word in value for word in words)} == {}
+
+
+def with_bad_name() -> Message:
+    message = mail()
+    message.headers = {"X-Own": HEADER, "Bad name": HEADER}
+    return message
+
+
+def with_bad_field() -> EmailMessage:
+    message = email_message()
+    message.add_attachment(CONTENT, maintype="application", subtype="pdf", filename=FILENAME)
+    message["Bad name"] = HEADER
+    return message
+
+
+INVALID: dict[str, Callable[[], object]] = {
+    "Message": with_bad_name,
+    "EmailMessage": with_bad_field,
+    "bytes": lambda: bytes(render(mail()).content) + b"\0",
+    "iterator": lambda: iter([bytes(render(mail()).content), b"\0"]),
+}
+
+
+@pytest.mark.parametrize("door", ["mailer", "batch", "connection"])
+@pytest.mark.parametrize("kind", INVALID)
+def test_a_message_that_is_refused_beforehand_is_not_shown_either(
+    kind: str, door: str, smtp_server: ScriptedServer
+) -> None:
+    config = SMTPConfig(host=smtp_server.host, port=smtp_server.port, security="none", timeout=10)
+    content: Any = INVALID[kind]()
+    caught: MailbridgeError | None = None
+    try:
+        if door == "connection":
+            with SMTPConnection(config) as connection:
+                connection.send(ENVELOPE, content)
+        else:
+            with Mailer(config) as mailer:
+                if door == "mailer":
+                    mailer.send(content, envelope=ENVELOPE)
+                else:
+                    (outcome,) = mailer.send_many([(content, ENVELOPE)])
+                    assert isinstance(outcome, MailbridgeError)
+                    raise outcome
+    except MailbridgeError as error:
+        caught = error
+    assert caught is not None
+    words = (SUBJECT, "sentinel-text", "sentinel-html", CONTENT.decode(), FILENAME, HEADER)
+    shown = dict(locals_of_ours(caught))
     assert {name: value for name, value in shown.items() if any(word in value for word in words)} == {}
 
 
