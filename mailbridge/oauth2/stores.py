@@ -167,9 +167,7 @@ class FileTokenStore:
         """A descriptor of the folder. Files are opened through it: nobody can put another in its place."""
         descriptor = _open_no_link(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            _require_private(
-                descriptor, self.folder, forbidden=stat.S_IWGRP | stat.S_IWOTH, remedy="chmod go-w"
-            )
+            _require_private(descriptor, self.folder, forbidden=_OTHERS_WRITE, remedy="chmod go-w")
             yield descriptor
         finally:
             os.close(descriptor)
