@@ -85,8 +85,6 @@ async def delivery(wire: Wire, transaction: Transaction) -> Delivered:
     if refusal is not None:
         with suppress(*NO_ANSWER):
             await _abandon(wire, data, has_lone_dot=_ok(mail) and not transaction.lmtp)
-        if reset is not None and not (_ok(reset) or _ok(mail)):
-            raise _not_reset(wire, reset)  # the refusal is about the message before this one
         raise refusal
     return await _message(wire, transaction, rcpts, data)
 
@@ -117,16 +115,14 @@ def _rejected(rcpts: Mapping[str, Call]) -> dict[str, Reply]:
 
 
 async def _reset(wire: Wire, reset: Call) -> None:
-    """A server without a working RSET may still hold the failed transaction: no place to go on."""
-    await _verdict(wire, reset)
-    if not _ok(reset) and wire.unanswered_count == 0:
-        wire.cancel_queued()
-        raise _not_reset(wire, reset)
+    """A server without a working RSET may still hold the failed transaction: no place to go on.
 
-
-def _not_reset(wire: Wire, reset: Call) -> ConnectionLost:
-    wire.is_over = True
-    return ConnectionLost("The server refused RSET after a failed message", stage="rset", reply=reset.reply)
+    Whatever it says to the rest of the flight, which may be under way.
+    """
+    reply = await _verdict(wire, reset)
+    if not reply.is_positive:
+        wire.is_over = True
+        raise ConnectionLost("The server refused RSET after a failed message", stage="rset", reply=reply)
 
 
 async def _verdict(wire: Wire, call: Call) -> Reply:

@@ -107,11 +107,38 @@ def test_a_failed_transaction_before_is_reset_in_the_same_flight() -> None:
     Dialogue(text).run(delivery(pipelining(), transaction(A, B, resets_first=True)))
 
 
-def test_a_refused_rset_is_no_place_to_go_on_from() -> None:
-    wire = Wire()
+REFUSED_RSET = {
+    "one command at a time": "C: RSET\nS: 502 what",
+    "a server that takes MAIL": f"""
+        C: RSET
+        C: MAIL FROM:<me@x.example>
+        C: RCPT TO:<{B}>
+        C: DATA
+        S: 502 what
+        S: 250 ok
+        S: 250 ok
+        S: 354 go on""",
+    "a server that refuses all": f"""
+        C: RSET
+        C: MAIL FROM:<me@x.example>
+        C: RCPT TO:<{B}>
+        C: DATA
+        S: 502 what
+        S: 503 nested
+        S: 250 ok
+        S: 554 no""",
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("case", REFUSED_RSET)
+def test_a_refused_rset_is_no_place_to_go_on_from(case: str, cut: str) -> None:
+    """However the replies behind it are cut into segments."""
+    wire = Wire() if case == "one command at a time" else pipelining()
+    dialogue = Dialogue(REFUSED_RSET[case], cut)
     with pytest.raises(ConnectionLost) as caught:
-        Dialogue("C: RSET\nS: 502 what").run(delivery(wire, transaction(resets_first=True)))
-    assert caught.value.stage == "rset"
+        dialogue.run(delivery(wire, transaction(B, resets_first=True)))
+    assert (caught.value.stage, len(dialogue.written), wire.is_in_doubt) == ("rset", 1, False)
     assert not wire.is_quiet
 
 
