@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from mailbridge.errors import ConfigurationError, ConnectTimeout, NameNotResolved
 from mailbridge.net.deadline import Deadline
+from mailbridge.net.public_addresses import IPAddress, is_public
 
 Family = Literal["any", "ipv4", "ipv6"]
 GetAddrInfo = Callable[..., list[tuple[Any, ...]]]
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _FAMILIES: dict[str, socket.AddressFamily] = {
     "any": socket.AF_UNSPEC,
@@ -28,27 +28,9 @@ _FAMILIES: dict[str, socket.AddressFamily] = {
 }
 _FAMILY_NAMES = {"any": "", "ipv4": "IPv4 ", "ipv6": "IPv6 "}
 
-# Translators (RFC 6052, RFC 8215) and the compatible addresses of old carry an IPv4 address last.
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b:1::/48")
-_IPV4_COMPATIBLE = ipaddress.IPv6Network("::/96")
-
 # RFC 1123 section 2.1, and the underscore that names of containers carry.
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _LONGEST_NAME = 253  # RFC 1035 section 2.3.4: 255 octets with the lengths of the labels
-
-
-def _embedded(ip: IPAddress) -> IPAddress:
-    """The IPv4 address that `ip` leads to, where it carries one; else `ip` itself."""
-    if isinstance(ip, ipaddress.IPv4Address):
-        return ip
-    if ip.ipv4_mapped is not None:
-        return ip.ipv4_mapped
-    if ip.sixtofour is not None:
-        return ip.sixtofour
-    if ip in _NAT64 or (ip in _IPV4_COMPATIBLE and int(ip) > 1):
-        return ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
-    return ip
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +60,8 @@ class Address:
 
     @property
     def is_internal(self) -> bool:
-        """Whether it is anything but a public unicast address (RFC 6890), also inside a mapped,
-        NAT64 or 6to4 address: loopback, private, link-local, unique-local, unspecified, shared
-        (100.64.0.0/10), reserved, documentation, multicast.
-        """
-        ip = _embedded(self.ip)
-        if isinstance(ip, ipaddress.IPv6Address) and (ip.is_site_local or ip in _NAT64_LOCAL):
-            return True
-        return not ip.is_global or ip.is_multicast or ip.is_reserved
+        """Whether it is anything but a public unicast address: see `public_addresses`."""
+        return not is_public(self.ip)
 
 
 def literal(host: str, port: int = 0) -> Address | None:
