@@ -85,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
             help=f"smtp://user:password@host:port/?option=value; default: ${URL_VARIABLE}, which keeps "
             "the password out of the process list. Several: the next gets what the one before it fails at",
         )
+        command.add_argument(
+            "--option",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="an option beside the URL, such as one that can't stand in it: tls.ca_file=/etc/ssl/ca.pem",
+        )
         command.add_argument("--from", dest="mail_from", metavar="ADDRESS", required=command is send)
         command.add_argument("--to", action="append", default=[], metavar="ADDRESS", required=command is send)
         command.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit for everything")
@@ -115,14 +122,36 @@ def _config(options: argparse.Namespace) -> SMTPConfig:
     urls = options.url or os.environ.get(URL_VARIABLE, "").split()
     if not urls:
         raise ConfigurationError(f"No server given: name a URL, or set {URL_VARIABLE}", stage="config")
+    given: list[tuple[str, Any]] = [_option(pair) for pair in options.option]
+    if options.debug:
+        given += [("debug", True), ("logger", ROOT)]  # which is the one that is shown
+    if options.timeout is not None:
+        given += [("timeout", options.timeout), ("timeouts.total", options.timeout)]
     beside: dict[str, Any] = {"url": urls[0]}
     if len(urls) > 1:
         beside = {"servers": [{"url": url, "priority": place} for place, url in enumerate(urls, start=1)]}
-    if options.debug:
-        beside |= {"debug": True, "logger": ROOT}  # which is the one that is shown
-    if options.timeout is not None:
-        beside |= {"timeout": options.timeout, "timeouts": {"total": options.timeout}}
-    return SMTPConfig.from_mapping(beside)
+    return SMTPConfig.from_mapping(_nested(given) | beside)
+
+
+def _option(pair: str) -> tuple[str, str]:
+    name, equals, value = pair.partition("=")
+    if not equals or "" in name.split("."):
+        raise ConfigurationError("--option takes NAME=VALUE", stage="config")
+    return name, value
+
+
+def _nested(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Options whose groups are dots in their names; of two of one name the last wins."""
+    options: dict[str, Any] = {}
+    for name, value in given:
+        *groups, last = name.split(".")
+        place = options
+        for group in groups:
+            if not isinstance(place.get(group), dict):
+                place[group] = {}
+            place = place[group]
+        place[last] = value
+    return options
 
 
 def _verify(config: SMTPConfig, options: argparse.Namespace) -> int:

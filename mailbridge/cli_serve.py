@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from mailbridge import ConfigurationError
 
@@ -139,12 +138,12 @@ def _print_start(
 ) -> None:
     shown = f"[{host}]" if ":" in host else host
     scheme = "smtps" if options.implicit_tls else "smtp"
-    query = "" if options.cert is not None else "?security=none"
-    if ca_file is not None:
-        query = f"?tls.ca_file={quote(str(ca_file), safe='/')}"
+    query = "" if options.cert is not None or ca_file is not None else "?security=none"
     login = "USER:PASSWORD@" if _users(options.auth) else ""
     print(f"Receiving mail on {shown}:{port}; nothing is passed on.")
     print(f"  configure   {scheme}://{login}{shown}:{port}/{query}")
+    if ca_file is not None:
+        print(f"  trust       tls.ca_file={ca_file}")
     if page:
         print(f"  look at it  {page}")
     if options.maildir:

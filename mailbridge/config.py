@@ -178,7 +178,7 @@ class SMTPConfig:
         """
         outer = sys.exception()
         try:
-            options = untrusted_options(source, KNOWN)
+            options = untrusted_options(source)
         except BaseException as error:
             clear_locals(error, outer=outer)
             raise
@@ -250,8 +250,6 @@ def _parse_several(options: dict[str, Any]) -> dict[str, Any]:
 
 def _parse_one(given: dict[str, Any]) -> dict[str, Any]:
     options = with_service(_with_url(given))
-    if "servers" in options:
-        raise invalid("servers", "can't stand in a URL: a list does not fit into one")
     values: dict[str, Any] = {
         "service": options.get("service"),
         "logger": parse_logger(options.get("logger", ROOT)),
@@ -309,7 +307,7 @@ def _with_url(options: dict[str, Any]) -> dict[str, Any]:
     url = options.pop("url", None)
     if url is None:
         return options
-    return _layered(options, _named(options_of_url(url, KNOWN)))
+    return _layered(options, options_of_url(url))
 
 
 def _layered(above: Mapping[str, Any], beneath: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Everything else is refused: no option of theirs imports or calls anything, names
 off, or leads to an internal network. `SMTPConfig.from_untrusted` makes the configuration.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from mailbridge.options import as_seconds, invalid
@@ -19,14 +19,14 @@ LONGEST_TIMEOUT = 120.0
 _PLAIN = (str, int, float, Secret)
 
 
-def untrusted_options(source: str | Secret | Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
-    """The options of a URL or a mapping, checked. `known` are the names of all options.
+def untrusted_options(source: str | Secret | Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a URL or a mapping, checked.
 
     Raises `ConfigurationError` for an option that is not in `ALLOWED`, a value that is no text or number, a
     time limit beyond `LONGEST_TIMEOUT`, a UNIX socket, and where neither host nor service is named.
     """
     if isinstance(source, str | Secret):
-        options = options_of_url(source, known)
+        options = options_of_url(source)
     elif isinstance(source, Mapping):
         options = {str(name): value for name, value in source.items() if value is not None}
     else:

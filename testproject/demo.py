@@ -61,7 +61,7 @@ def main() -> int:
         away = f"{DELAY * 2000:.0f} ms away"
         print(f"{INDENT}The server wants STARTTLS and a login. It is {away}, behind a relay that counts")
         print(f"{INDENT}round trips. No account, no network; nothing is left at the end.")
-        os.environ["MAILBRIDGE_URL"] = server.url
+        os.environ |= {"MAILBRIDGE_URL": server.url, "MAILBRIDGE_CA_FILE": str(server.ca_file)}
         is_well, visits = tell(server)
         faulthandler.cancel_dump_traceback_later()
         is_well = all_arrived(visits) and is_well

@@ -38,8 +38,8 @@ def scripted_smtp_server(tmp_path: Path) -> Iterator[StartServer]:
     """Starts servers: `scripted_smtp_server(tls="starttls", users={"u": "p"}, faults=[Fault(…)])`.
 
     The options are those of `ScriptedServer`. With `tls` and neither certificate nor context a
-    certificate for localhost, 127.0.0.1 and [::1] is made (it needs the library cryptography) and is
-    `server.ca_file` to trust. All are checked and stopped at the end of the test.
+    certificate for localhost, 127.0.0.1 and [::1] is made (it needs the library cryptography), which
+    `server.options` trust. All are checked and stopped at the end of the test.
     """
     from mailbridge.testing import ScriptedServer
 

@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
-from urllib.parse import quote
 
 from mailbridge.testing.behaviour import DEFAULT_KEYWORDS, Behaviour, Replies
 from mailbridge.testing.channel import Channel, Over
@@ -194,15 +193,19 @@ class ScriptedServer(Expectations):
         return self._unix_path if self._unix_path is not None else (self._host, self._port)
 
     @property
+    def options(self) -> dict[str, Any]:
+        """The options of mailbridge for it: its `url`, and `ca_file` to trust if there is one."""
+        return {"url": self.url, **({"tls": {"ca_file": os.fspath(self.ca_file)}} if self.ca_file else {})}
+
+    @property
     def url(self) -> str:
-        """A configuration of mailbridge for it, with `ca_file` to trust if there is one; logins are added."""
+        """Where it is, and with which security; logins are added. Whom to trust is in `options`."""
         where = f"[{self._host}]" if ":" in self._host else self._host
         security = {None: "none", "starttls": "starttls", "implicit": "tls"}[self._behaviour.tls]
         scheme = "lmtp" if self._behaviour.lmtp else "smtp"
         if self._unix_path is not None:
             raise ValueError("a UNIX socket has no URL: use host='unix:/path'")
-        trust = f"&tls.ca_file={quote(os.fspath(self.ca_file))}" if self.ca_file else ""
-        return f"{scheme}://{where}:{self._port}/?security={security}{trust}"
+        return f"{scheme}://{where}:{self._port}/?security={security}"
 
     # -- what it saw ------------------------------------------------------------------------------------
 

@@ -70,7 +70,7 @@ def test_a_pooled_transport_from_a_url_with_tls(
     under_tls: ScriptedServer, certificates: Certificates
 ) -> None:
     url = f"smtps://username:password@localhost:{under_tls.port}/?pool.max_size=1"
-    with Mailer.from_url(f"{url}&tls.ca_file={certificates.ca_file}&family=ipv4") as mailer:
+    with Mailer.from_url(f"{url}&family=ipv4", tls={"ca_file": str(certificates.ca_file)}) as mailer:
         for _ in range(3):
             mailer.send(Message(subject="Test", sender=FROM, to=[TO], text="Hello!"))
     assert len(under_tls.connections) == 1

@@ -52,6 +52,12 @@ class Served:
         return found[1]
 
     @property
+    def trust(self) -> dict[str, str]:
+        """What the option tls has to be."""
+        found = re.search(r"trust +tls\.ca_file=(\S+)", self.said)
+        return {} if found is None else {"ca_file": found[1]}
+
+    @property
     def page(self) -> str:
         found = re.search(r"look at it +(\S+)", self.said)
         assert found is not None
@@ -89,8 +95,9 @@ def serve() -> Iterator[Serve]:
         yield start
 
 
-def send(url: str) -> SendResult:
-    with Mailer(SMTPConfig.from_url(url)) as mailer:
+def send(served: Served, login: str = "", query: str = "") -> SendResult:
+    url = served.url.replace("USER:PASSWORD", login) + query
+    with Mailer(SMTPConfig.from_url(url, tls=served.trust)) as mailer:
         return mailer.send(MESSAGE)
 
 
@@ -103,7 +110,7 @@ def get(url: str) -> dict[str, object]:
 
 def test_what_it_prints_is_enough(serve: Serve) -> None:
     served = serve("--http", "0")
-    assert send(served.url).accepted == ("maja@example.org",)
+    assert send(served).accepted == ("maja@example.org",)
     assert re.fullmatch(r"\d\d:\d\d:\d\d  maja@example.org  Größe\n", served.next_line())
     mail = get(f"{served.page}api/messages/wait?to=maja@example.org")
     assert (mail["subject"], mail["text"]) == ("Größe", "Good day\n")
@@ -111,31 +118,30 @@ def test_what_it_prints_is_enough(serve: Serve) -> None:
 
 def test_with_tls_and_a_login(serve: Serve) -> None:
     served = serve("--tls", "--auth", "shop:open sesame", "--http", "0")
-    url = served.url.replace("USER:PASSWORD", "shop:open%20sesame")
-    send(url)
+    send(served, "shop:open%20sesame")
     mail = get(f"{served.page}api/messages/wait")
     assert (mail["is_encrypted"], mail["user"]) == (True, "shop")
     with pytest.raises(AuthenticationFailed):
-        send(served.url.replace("USER:PASSWORD", "shop:wrong"))
+        send(served, "shop:wrong")
     assert "sesame" not in served.said
 
 
 def test_implicit_tls(serve: Serve) -> None:
     served = serve("--implicit-tls")
     assert served.url.startswith("smtps://")
-    send(served.url)
+    send(served)
     assert "maja@example.org" in served.next_line()
 
 
 def test_users_come_from_the_environment_too(serve: Serve) -> None:
     served = serve(MAILBRIDGE_SERVE_AUTH="shop:secret other:word")
-    send(served.url.replace("USER:PASSWORD", "other:word"))
+    send(served, "other:word")
     assert "maja@example.org" in served.next_line()
 
 
 def test_mails_are_kept_in_a_maildir(serve: Serve, tmp_path: Path) -> None:
     served = serve("--maildir", str(tmp_path / "box"))
-    send(served.url)
+    send(served)
     served.next_line()
     (file,) = (tmp_path / "box" / "new").iterdir()
     assert b"Return-Path: <shop@example.com>\n" in file.read_bytes()
@@ -146,14 +152,14 @@ def test_mails_are_kept_in_a_maildir(serve: Serve, tmp_path: Path) -> None:
 
 def test_a_proxy_header_is_believed_of_whom_was_named(serve: Serve) -> None:
     served = serve("--use-proxy", "127.0.0.0/8", "--http", "0")
-    send(f"{served.url}&proxy_protocol=2")
+    send(served, query="&proxy_protocol=2")
     assert str(get(f"{served.page}api/messages/wait")["client"]).startswith("127.0.0.1:")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_when_told(serve: Serve, number: int) -> None:
     served = serve("--http", "0", "--tls")
-    send(served.url)
+    send(served)
     assert served.stop(number) == 0
 
 

@@ -48,12 +48,16 @@ class Site:
             "client_secret": CLIENT_SECRET,
             "refresh_token": REFRESH_TOKEN,
             "scope": "mail",
-            "token_store": f"file:{self.folder / 'tokens'}",
         }
 
     @property
+    def token_store(self) -> str:
+        return f"file:{self.folder / 'tokens'}"
+
+    @property
     def oauth2(self) -> dict[str, Any]:
-        return {**self.oauth2_in_url, "tls": {"ca_file": self.ca_file}}
+        beside = {"token_store": self.token_store, "tls": {"ca_file": self.ca_file}}
+        return {**self.oauth2_in_url, **beside}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -175,19 +179,22 @@ def test_a_flask_application(site: Site) -> None:
     assert "SMTP.SendAsApp" in shown
 
 
-def test_the_command_line(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A URL has options with dots for groups; authorities for the token server are the system's."""
-    monkeypatch.setenv("SSL_CERT_FILE", site.ca_file)
+def test_the_command_line(site: Site) -> None:
+    """A URL has options with dots for groups; files are named beside it."""
     oauth2 = "&".join(f"oauth2.{name}={quote(value, safe='')}" for name, value in site.oauth2_in_url.items())
     server = f"{USERNAME}@localhost:{site.dovecot.submission.port}"
-    url = f"smtp://{server}/?tls.ca_file={quote(site.ca_file, safe='')}&timeout=10&{oauth2}"
-    answer = json.loads(site.run("-m", "mailbridge", "verify", "--json", url))
+    url = f"smtp://{server}/?timeout=10&{oauth2}"
+    files = (f"tls.ca_file={site.ca_file}", f"oauth2.tls.ca_file={site.ca_file}")
+    beside = [
+        word for option in (*files, f"oauth2.token_store={site.token_store}") for word in ("--option", option)
+    ]
+    answer = json.loads(site.run("-m", "mailbridge", "verify", "--json", url, *beside))
     assert answer["ok"] is True
     check_stages(answer["stages"], site.tokens)
-    shown = site.run("-m", "mailbridge", "verify", "--debug", url)
+    shown = site.run("-m", "mailbridge", "verify", "--debug", url, *beside)
     assert "token      ok" in shown
     already = len(site.dovecot.messages())
     mail = ("--from", SENDER, "--to", INBOX, "--subject", "From the command line", "--text", "hello")
-    site.run("-m", "mailbridge", "send", url, *mail)
+    site.run("-m", "mailbridge", "send", url, *beside, *mail)
     assert len(site.dovecot.messages()) == already + 1
     assert len(site.tokens.requests) == 1

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 from django.core.mail import EmailMessage as DjangoMessage
@@ -44,8 +43,8 @@ def close_pools() -> Iterator[None]:
     mailbridge.close_all()
 
 
-def mailbridge_verify(url: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mailbridge", "verify", "--debug", url]
+def mailbridge_verify(url: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mailbridge", "verify", "--debug", url, *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3 * SECONDS, check=False)
 
 
@@ -54,9 +53,9 @@ class TestCommandLine:
         self, squid: Squid, postfix: Postfix, certificates: Certificates
     ) -> None:
         server = f"{USERNAME}:{PASSWORD}@{squid.known_name}:{postfix.submission.port}"
-        ca_file = quote(str(certificates.ca_file))
         done = mailbridge_verify(
-            f"smtp://{server}/?proxy=http://{HTTP_LOGIN}{squid.basic}&tls.ca_file={ca_file}"
+            f"smtp://{server}/?proxy=http://{HTTP_LOGIN}{squid.basic}",
+            *("--option", f"tls.ca_file={certificates.ca_file}"),
         )
         assert done.returncode == 0, done
         asked = f"http://{squid.basic} CONNECT {squid.known_name}:{postfix.submission.port}: 200 "
@@ -68,8 +67,10 @@ class TestCommandLine:
         self, ssh_tunnel: SshTunnel, postfix: Postfix, certificates: Certificates
     ) -> None:
         server = f"{USERNAME}:{PASSWORD}@{ssh_tunnel.known_name}:{postfix.submission.port}"
-        options = f"proxy=socks5://{ssh_tunnel.endpoint}&tls.ca_file={quote(str(certificates.ca_file))}"
-        done = mailbridge_verify(f"smtp://{server}/?{options}")
+        done = mailbridge_verify(
+            f"smtp://{server}/?proxy=socks5://{ssh_tunnel.endpoint}",
+            *("--option", f"tls.ca_file={certificates.ca_file}"),
+        )
         assert done.returncode == 0, done
         assert ssh_tunnel.connects()[-1] == f"{ssh_tunnel.known_name}:{postfix.submission.port}"
 

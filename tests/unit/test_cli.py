@@ -73,6 +73,11 @@ def test_verify_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["verify", "smtp://u:hunter2@x/?hst=1"], "Unknown option 'hst'"),
         (["verify", "http://u:hunter2@x/"], "must start with smtp"),
         (["verify"], "MAILBRIDGE_URL"),
+        (["verify", "smtp://x/?tls.ca_file=/etc/ca.pem"], "on the command line, use --option"),
+        (["verify", "smtp://x/", "--option", "tls.ca_fil=/etc/ca.pem"], "Did you mean 'tls.ca_file'"),
+        (["verify", "smtp://x/", "--option", "hunter2"], "--option takes NAME=VALUE"),
+        (["verify", "smtp://x/", "--option", "tls..ca_file=hunter2"], "--option takes NAME=VALUE"),
+        (["verify", "smtp://x/", "smtp://y/", "--option", "port=25"], "'port' can't stand beside 'servers'"),
         (["verify", "smtp://x/", "--to", "b@y.example"], "--to needs --from"),
         (["send", "smtp://x/", "--from", "a@x.example", "--to", "b@y<evil>"], "Invalid address"),
         (
@@ -223,11 +228,21 @@ def test_a_failed_send_is_1_and_json_says_whether_it_may_be_repeated(
 
 def test_the_dialogue_is_shown_with_secrets_masked(capfd: pytest.CaptureFixture[str]) -> None:
     with ScriptedServer(users={"u": "hunter2"}, auth=["PLAIN"]) as server:
-        main(["verify", f"{url(server, 'u:hunter2@')}&logger=shop.mail", "--debug"])
+        main(["verify", url(server, "u:hunter2@"), "--option", "logger=shop.mail", "--debug"])
     err = capfd.readouterr().err
     assert "C: EHLO" in err
     assert "AUTH PLAIN ***" in err
     assert "AHUAaHVudGVyMg" not in err
+
+
+def test_options_beside_the_url(capsys: pytest.CaptureFixture[str]) -> None:
+    with ScriptedServer(users={"u": "p"}) as server:
+        options = ("username=u", "password=wrong", "password=p", "pool=no", "pool.enabled=no")
+        named = [word for option in options for word in ("--option", option)]
+        code, out, _ = run(capsys, "verify", url(server), *named)
+    assert (code, "auth       ok" in out) == (0, True)
+    code, _, err = run(capsys, "verify", "smtp://x/", "--option", "oauth2.tls.ca_fil=x")
+    assert (code, "oauth2.tls.ca_fil" in err) == (2, True)
 
 
 def test_the_time_limit(capsys: pytest.CaptureFixture[str]) -> None:

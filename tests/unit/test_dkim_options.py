@@ -7,6 +7,7 @@ import pickle
 import traceback
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -59,8 +60,9 @@ def test_a_key_comes_as_text_as_a_secret_and_as_a_file(tmp_path: Path) -> None:
     assert build(options(private_key=Secret(pem))) == (expected,)
     assert build(options(private_key=path)) == (expected,)
     assert build({**without, "key_file": str(path)}) == (expected,)
-    query = f"dkim.domain={DOMAIN}&dkim.selector=ed&dkim.key_file={path}"
-    assert SMTPConfig.from_url(f"smtp://x.example/?{query}").dkim == (expected,)
+    url = f"smtp://x.example/?dkim.domain={DOMAIN}&dkim.selector=ed"
+    assert SMTPConfig(url=url, dkim={"key_file": str(path)}).dkim == (expected,)
+    assert SMTPConfig(url=f"{url}&dkim.private_key={quote(pem)}").dkim == (expected,)
 
 
 @pytest.mark.parametrize("change", [("\n", "\r\n"), ("\n", "\\n")])

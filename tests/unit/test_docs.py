@@ -15,6 +15,7 @@ import pytest
 
 from mailbridge import config, errors, pool
 from mailbridge.results import STAGE_NAMES
+from mailbridge.urls import SETTINGS_ONLY
 from tests.documents import DOCUMENTS, GROUPS, OPTIONS, ROOT
 
 # What an example may import that is not of this project, and only in environments that have it.
@@ -83,6 +84,13 @@ def test_no_option_is_described_that_does_not_exist() -> None:
     known = {*config.KNOWN, *further, *(name for name, _ in group_fields())}
     described = {name for name in rows(OPTIONS) if re.fullmatch(r"[a-z_]+(\.[a-z_]+)?", name)}
     assert described - known == set()
+
+
+def test_what_may_not_stand_in_a_url_is_listed() -> None:
+    section = OPTIONS.partition("**A URL is data**")[2].partition("\n```")[0]
+    listed = set(re.findall(r"`([a-z0-9_.]+)`", section))
+    groups = {*GROUPS, "dsn"} - {"oauth2", "rate"}  # which can also be dotted paths
+    assert listed - {"auth", "host"} == SETTINGS_ONLY - groups - {"url"}
 
 
 def tree_in(text: str) -> list[str]:

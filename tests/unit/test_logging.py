@@ -285,7 +285,6 @@ def test_the_option_is_part_of_a_configuration_that_travels() -> None:
     assert hash(config) == hash(SMTPConfig(logger="shop.mail"))
     assert config != SMTPConfig()
     assert pickle.loads(pickle.dumps(config)).logger == "shop.mail"
-    assert SMTPConfig.from_url("smtp://h/?logger=shop.mail").logger == "shop.mail"
     assert (SMTPConfig().logger, SMTPConfig(logger="").logger) == ("mailbridge", "mailbridge")
     assert SMTPConfig(logger=logging.getLogger()).logger == "root"
 

@@ -138,7 +138,7 @@ def test_what_is_about_the_whole_send_is_said_beside_them() -> None:
         ({"servers": ["smtp://a"], "username": "u", "password": "p"}, "'username' can't stand beside"),
         ({"servers": ["smtp://a"], "oauth2": lambda: "t"}, "'oauth2' can't stand beside"),
         ({"url": "smtp://a/?servers=b"}, "'servers' can't stand in a URL"),
-        ({"url": "smtp://a/?servers.host=b"}, "'servers' can't stand in a URL"),
+        ({"url": "smtp://a/?servers.host=b"}, "Unknown option 'servers.host'"),
         ({"servers": ["smtp://a", {"hots": "b"}]}, r"servers\[1\]: Unknown option 'hots'.*'host'"),
         ({"servers": [{"host": "a", "priorty": 1}]}, r"servers\[0\]: Unknown option 'priorty'.*'priority'"),
         ({"servers": [{"host": "a", "priority": "first"}]}, r"servers\[0\]: Option 'priority'"),

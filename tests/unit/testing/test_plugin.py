@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mailbridge import MailbridgeError, Mailer, Message
+from mailbridge import MailbridgeError, Mailer, Message, SMTPConfig
 from mailbridge.testing import Fault, RecordingMailer, ScriptedServer
 from mailbridge.testing.plugin import StartServer
 
@@ -36,8 +36,7 @@ def test_assertions_tell_what_was_said(smtp_server: ScriptedServer) -> None:
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
 def test_tls_with_a_certificate_made_on_the_spot(scripted_smtp_server: StartServer, tls: str) -> None:
     server = scripted_smtp_server(tls=tls, users={"shop": "secret"})
-    url = server.url.replace("//", "//shop:secret@")
-    with Mailer.from_url(url) as mailer:
+    with Mailer(SMTPConfig(username="shop", password="secret", **server.options)) as mailer:
         mailer.send(MESSAGE)
     assert server.connections[0].used_tls
     assert server.the_message(to="maja@example.org")["Subject"] == "Order 2041"
@@ -49,7 +48,7 @@ def test_a_certificate_of_one_s_own_is_the_one_to_trust(
     made = scripted_smtp_server(tls="starttls")
     own = scripted_smtp_server(tls="starttls", certfile=made.ca_file, keyfile=tmp_path / "key.pem")
     assert own.ca_file == made.ca_file
-    with Mailer.from_url(own.url) as mailer:
+    with Mailer(SMTPConfig(**own.options)) as mailer:
         mailer.send(MESSAGE)
 
 
