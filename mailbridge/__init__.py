@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from mailbridge.registry import close_all, mailer_for
     from mailbridge.rendering import Rendered, render
     from mailbridge.results import Reply, SendResult, Stage, VerifyReport
-    from mailbridge.secret import Secret
+    from mailbridge.secret import Secret, shown_name
     from mailbridge.server_options import ServerOptions
     from mailbridge.server_stats import ServerStats
     from mailbridge.session import Session
@@ -92,7 +92,7 @@ _HOMES = {
     "registry": ("close_all", "mailer_for"),
     "rendering": ("Rendered", "render"),
     "results": ("Reply", "SendResult", "Stage", "VerifyReport"),
-    "secret": ("Secret",),
+    "secret": ("Secret", "shown_name"),
     "server_options": ("ServerOptions",),
     "server_stats": ("ServerStats",),
     "session": ("Session",),
@@ -172,6 +172,7 @@ __all__ = [
     "register_proxy",
     "register_sasl",
     "render",
+    "shown_name",
     "without_userinfo",
 ]
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypedDict, TypeGuard
 from mailbridge.addresses import parse_address
 from mailbridge.errors import InvalidAddress, InvalidMessage
 from mailbridge.results import printable
+from mailbridge.secret import shown_name
 
 __all__ = ["DSN", "Body", "DeliverBy", "EnvelopeOptions", "Recipient", "SendAt"]
 
@@ -189,7 +190,7 @@ def unknown_name(name: str, known: Iterable[str], group: str = "") -> InvalidMes
     names = list(known)
     nearest = get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f"Did you mean {group + nearest[0]!r}?" if nearest else f"Known are: {', '.join(names)}."
-    return InvalidMessage(f"Unknown envelope option {printable(group + name)!r}", hint=hint)
+    return InvalidMessage(f"Unknown envelope option {group + shown_name(name)!r}", hint=hint)
 
 
 def as_notify(given: str | Iterable[str]) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from mailbridge.options import (
     shown,
     unknown_option,
 )
-from mailbridge.secret import Secret
+from mailbridge.secret import Secret, shown_name
 
 Grant = Literal["static", "refresh_token", "client_credentials", "jwt_bearer", "callable"]
 Pairs = tuple[tuple[str, Secret], ...]
@@ -335,12 +335,13 @@ def _pairs(where: str, value: object) -> Pairs:
         raise invalid(where, f"must be a mapping, not {type(value).__name__}")
     pairs = []
     for name, given in value.items():
-        secret = as_secret(f"{where}.{name}", given)
-        as_text(f"{where}.{name}", secret.reveal())
+        label = f"{where}.{shown_name(name)}"
+        secret = as_secret(label, given)
+        as_text(label, secret.reveal())
         if where.endswith("headers") and (
             not _HEADER_NAME.fullmatch(str(name)) or str(name).lower() in _OWN_HEADERS
         ):
-            raise invalid(where, f"can't set the header {name!r}")
+            raise invalid(where, f"can't set the header {shown_name(name)!r}")
         pairs.append((str(name), secret))
     return tuple(sorted(pairs, key=lambda pair: pair[0]))
 

@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 
 from mailbridge.errors import ConfigurationError, InvalidMessage
 from mailbridge.extensions import DSN
-from mailbridge.secret import Secret
+from mailbridge.secret import Secret, shown_name
 
 TLSVersion = Literal["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
 TLS_VERSIONS: tuple[TLSVersion, ...] = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
@@ -26,10 +26,13 @@ def invalid(name: str, problem: str) -> ConfigurationError:
 
 
 def unknown_option(name: str, known: list[str], group: str = "") -> ConfigurationError:
-    """The error for a name that is no option; it names the nearest one that is."""
+    """The error for a name that is no option; it names the nearest one that is.
+
+    What does not look like a name is not shown.
+    """
     nearest = get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.5)
     hint = f"Did you mean {group + nearest[0]!r}?" if nearest else f"Known are: {', '.join(known)}."
-    return ConfigurationError(f"Unknown option {group + name!r}", stage="config", hint=hint)
+    return ConfigurationError(f"Unknown option {group + shown_name(name)!r}", stage="config", hint=hint)
 
 
 def shown(value: object) -> str:

@@ -8,6 +8,18 @@ import hmac
 import traceback
 
 MASK = "***"
+_LONGEST_NAME = 40  # characters
+
+
+def shown_name(name: object) -> str:
+    """What an error says of a name that nobody knows, which may be a secret in the wrong place.
+
+    Names of options are shown: identifiers, also with dots and hyphens, of at most 40 characters. Of
+    anything else `***`.
+    """
+    text = str(name)
+    is_one = len(text) <= _LONGEST_NAME and text.replace(".", "_").replace("-", "_").isidentifier()
+    return text if is_one else MASK
 
 
 def clear_locals(error: BaseException, *, outer: BaseException | None) -> None:

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mailbridge.options import as_seconds, invalid
-from mailbridge.results import printable
-from mailbridge.secret import Secret
+from mailbridge.secret import Secret, shown_name
 from mailbridge.urls import options_of_url
 
 #: The options that may be given.
@@ -33,7 +32,7 @@ def untrusted_options(source: str | Secret | Mapping[str, Any]) -> dict[str, Any
         raise invalid("url", f"must be a URL or a mapping of options, not {type(source).__name__}")
     for name, value in options.items():
         if name not in ALLOWED:
-            error = invalid(printable(name, 64), "can't be set by somebody who is not trusted")
+            error = invalid(shown_name(name), "can't be set by somebody who is not trusted")
             error.hint = f"May be given: {', '.join(ALLOWED)}."
             raise error
         if name != "timeouts":

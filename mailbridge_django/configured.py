@@ -14,7 +14,7 @@ from django.core.mail.backends import smtp
 from django.utils.encoding import force_str
 
 import mailbridge
-from mailbridge import ConfigurationError, Envelope, InvalidAddress, Mailer, Secret, SMTPConfig
+from mailbridge import ConfigurationError, Envelope, InvalidAddress, Mailer, Secret, SMTPConfig, shown_name
 from mailbridge_django import error_reports
 from mailbridge_django import options as naming
 from mailbridge_django.compat import KNOWS_MAILERS, InvalidMailer, MailerMisconfigured, uses_mailers
@@ -101,7 +101,7 @@ class ConfiguredBackend(smtp.EmailBackend):
         if not unknown:
             return
         hint, alias = naming.did_you_mean(unknown), kwargs["alias"]
-        names = ", ".join(map(repr, unknown))
+        names = ", ".join(repr(shown_name(name)) for name in unknown)
         if alias is not None:
             raise MailerMisconfigured(f"Unknown options {names}.", alias=alias, hint=hint)
         if not KNOWS_MAILERS:

@@ -30,6 +30,7 @@ def test_with_an_alias_nothing_comes_from_the_settings() -> None:
     [
         ({}, "OPTIONS must define 'host' or 'url'"),
         ({"host": "h", "pool_sise": 3}, "Unknown options 'pool_sise'"),
+        ({"host": "h", "correct horse": 3, "dkm": 1}, r"Unknown options '\*\*\*', 'dkm'"),
         ({"host": "h", "use_tls": True, "use_ssl": True}, "mutually exclusive"),
     ],
 )

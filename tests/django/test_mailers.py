@@ -35,6 +35,7 @@ def test_options_become_the_configuration() -> None:
     ("options", "problem"),
     [
         ({"host": "h", "pool_sise": 3}, "Unknown options 'pool_sise' (stage config). Did you mean 'pool'?"),
+        ({"host": "h", "correct horse": 3}, "Unknown options '***' (stage config)."),
         ({"host": "h", "pool": {"sise": 3}}, "Unknown option 'pool.sise'"),
         (
             {"host": "h", "use_tls": True, "use_ssl": True},

@@ -1,13 +1,16 @@
 """mailbridge.options: each group is checked when it is made, and says what is wrong with it."""
 
 import copy
+import re
 import ssl
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mailbridge import SMTPConfig
 from mailbridge.errors import ConfigurationError
 from mailbridge.options import (
     PoolOptions,
@@ -120,8 +123,47 @@ def test_an_unknown_name_is_told_with_the_nearest(given: str, near: str) -> None
 
 def test_without_a_near_name_all_are_told() -> None:
     assert "Known are: alpha, beta." in str(unknown_option("zzzz", ["alpha", "beta"]))
-    with pytest.raises(ConfigurationError, match=r"Unknown option 'pool\.3'"):
-        build_group(PoolOptions, "pool", {3: 1})
+
+
+NOT_NAMES = [
+    "hunter2!",
+    "correct horse",
+    "a" * 41,
+    "",
+    "3",
+    "p\nq",
+    "eyJhbGciOi.eyJzdWIiOiIxMjM0.SflKxwRJSMeKKF2QT4",
+]
+
+
+@pytest.mark.parametrize("name", NOT_NAMES)
+@pytest.mark.parametrize(
+    ("where", "nest"),
+    [
+        ("", lambda name: {name: 1}),
+        ("pool.", lambda name: {"pool": {name: 1}}),
+        ("oauth2.", lambda name: {"oauth2": {name: 1}}),
+        ("proxy.", lambda name: {"proxy": {"url": "http://p", name: 1}}),
+        ("dsn.", lambda name: {"dsn": {name: 1}}),
+        ("", lambda name: {"servers": [{"host": "h", name: 1}]}),
+    ],
+)
+def test_what_is_no_name_may_be_a_secret_and_is_not_told(
+    name: str, where: str, nest: Callable[[str], dict[str, Any]]
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        SMTPConfig.from_mapping(nest(name))
+    assert f"option '{where}***'" in str(caught.value)
+    assert len(name) < 2 or name not in repr(str(caught.value))
+
+
+@pytest.mark.parametrize("name", [name for name in NOT_NAMES if name])
+def test_of_somebody_not_trusted_and_in_headers_neither(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape("Option '***' can't be set")):
+        SMTPConfig.from_untrusted({"host": "h", name: 1})
+    for group in ("extra_headers", "extra_params"):
+        with pytest.raises(ConfigurationError, match=rf"'oauth2\.{group}\.\*\*\*' must be a string"):
+            SMTPConfig.from_mapping({"username": "u", "oauth2": {group: {name: 1}}})
 
 
 @pytest.mark.parametrize(
