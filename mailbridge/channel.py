@@ -100,6 +100,7 @@ def open_channel(
         family=config.family,
         source_address=config.source_address,
         allow_internal_networks=config.allow_internal_networks,
+        guard_names=config.guard_names,
     )
     stream = reach(target, config.proxy, dns_timeout=config.timeouts.dns, deadline=opening).stream
     if not tls:

@@ -82,6 +82,7 @@ class Options(TypedDict, total=False):
     source_address: str | None
     family: Family | None
     allow_internal_networks: bool | None
+    guard_names: Literal["local", "proxy"] | None
     pool: PoolOptions | Mapping[str, Any] | bool | None
     rate: RateOptions | Mapping[str, Any] | RateLimiter | str | None
     retry: RetryOptions | Mapping[str, Any] | int | None
@@ -123,6 +124,7 @@ class SMTPConfig:
     source_address: str | None
     family: Family
     allow_internal_networks: bool
+    guard_names: Literal["local", "proxy"]
     proxy: tuple[ProxyURL, ...]
     proxy_protocol: Literal[1, 2] | None
     pool: PoolOptions
@@ -259,6 +261,7 @@ def _parse_one(given: dict[str, Any]) -> dict[str, Any]:
         "timeouts": parse_timeouts(options.get("timeout"), options.get("timeouts", {})),
         "local_hostname": parse_local_hostname(options.get("local_hostname")),
         "family": as_choice("family", options.get("family", "any"), ("any", "ipv4", "ipv6")),
+        "guard_names": as_choice("guard_names", options.get("guard_names", "local"), ("local", "proxy")),
         "pool": parse_pool(options.get("pool", {})),
         "rate": parse_rate(options.get("rate")),
         "retry": parse_retry(options.get("retry", {})),

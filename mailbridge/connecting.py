@@ -101,6 +101,7 @@ class Connecting:
             family=config.family,
             source_address=config.source_address,
             allow_internal_networks=config.allow_internal_networks,
+            guard_names=config.guard_names,
             unix_path=config.unix_path,
         )
 

@@ -26,7 +26,7 @@ _OPTIONS: Mapping[str, tuple[str, str]] = {
         "service host port protocol security username password auth timeout local_hostname source_address"
         " family pool retry proxy proxy_protocol pipelining disable partial debug",
         "url servers tls timeouts oauth2 rate defaults dkim dsn allow_insecure_auth allow_internal_networks"
-        " logger",
+        " guard_names logger",
     ),
     "tls": (
         "server_hostname",

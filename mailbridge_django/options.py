@@ -22,7 +22,8 @@ from mailbridge_django.compat import MailerMisconfigured
 #: mailbridge's options, beside those whose names Django has too. The core refuses what it can't do yet.
 OWN_NAMES = (
     *("url", "service", "security", "auth", "allow_insecure_auth", "oauth2", "tls", "timeouts"),
-    *("local_hostname", "source_address", "family", "allow_internal_networks", "proxy", "proxy_protocol"),
+    *("local_hostname", "source_address", "family", "allow_internal_networks", "guard_names"),
+    *("proxy", "proxy_protocol"),
     *("protocol", "pool", "rate", "retry", "pipelining", "disable", "partial", "servers", "dsn", "defaults"),
     *("dkim", "debug", "logger", "config_resolver"),
 )

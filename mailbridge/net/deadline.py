@@ -34,6 +34,11 @@ class Deadline:
             return self
         return Deadline(min(self.at, self.clock() + seconds), self.clock, self.of_commands)
 
+    def share(self, parts: int) -> "Deadline":
+        """The deadline of the next one of `parts` attempts that have what is left between them."""
+        left = self.remaining
+        return self if left is None else self.within(left / parts)
+
     def with_commands_within(self, seconds: float) -> "Deadline":
         """This deadline, with less time for what comes before the content."""
         return Deadline(self.at, self.clock, self.clock() + seconds)

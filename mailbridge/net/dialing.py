@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from math import inf
+from typing import Literal
 
 from mailbridge.errors import ConfigurationError, ConnectFailed, ConnectTimeout, NobodyListens
 from mailbridge.net import waiting
@@ -36,6 +37,7 @@ class Target:
     family: Family = "any"
     source_address: str | None = None
     allow_internal_networks: bool = True
+    guard_names: Literal["local", "proxy"] = "local"
     unix_path: str | None = None
 
     def __str__(self) -> str:
@@ -89,7 +91,7 @@ def dial(
         getaddrinfo=getaddrinfo,
     )
     resolved = deadline.clock()
-    found = _interleaved(addresses)[: 1 if given is not None else None]
+    found = interleaved(addresses)[: 1 if given is not None else None]
     race = _Race(target, source, deadline, deque(found), given)
     sock, address = race.run()
     return Dialed(
@@ -123,7 +125,7 @@ def _family(target: Target, source: Address | None) -> Family:
     return fits
 
 
-def _interleaved(addresses: Iterable[Address]) -> list[Address]:
+def interleaved(addresses: Iterable[Address]) -> list[Address]:
     """Families in turn, starting with the resolver's first choice (RFC 8305 section 4)."""
     groups: dict[int, list[Address]] = {}
     for address in addresses:
@@ -289,12 +291,18 @@ def _sentence(failures: list[tuple[Address, OSError]]) -> str:
     return "; ".join(kind + " and ".join(addresses) for kind, addresses in kinds.items())
 
 
+def refusal_as_internal(target: Target, addresses: Iterable[Address], *, stage: str) -> ConnectFailed:
+    """The error for a host that is internal, by its name or as all `addresses` that it has are."""
+    where = " and ".join(dict.fromkeys(str(address.ip) for address in addresses))
+    shown = f"{target.host!r} is internal ({where})" if where else f"{target.host!r} is internal"
+    message = f"Host {shown}, and option allow_internal_networks is False"
+    return ConnectFailed(message, stage=stage, server=str(target))
+
+
 def _failed(target: Target, failures: list[tuple[Address, OSError]]) -> ConnectFailed:
     server = str(target)
     if all(isinstance(problem, _Internal) for _, problem in failures):
-        where = " and ".join(dict.fromkeys(str(address.ip) for address, _ in failures))
-        message = f"Host {target.host!r} is internal ({where}), and option allow_internal_networks is False"
-        return ConnectFailed(message, stage="tcp", server=server)
+        return refusal_as_internal(target, [address for address, _ in failures], stage="tcp")
     codes = {problem.errno for _, problem in failures}
     error = _kind_of(codes)(_sentence(failures), stage="tcp", server=server)
     if len(codes) == 1:

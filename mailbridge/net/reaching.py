@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mailbridge.errors import (
     ConnectFailed,
@@ -20,9 +20,10 @@ from mailbridge.errors import (
 )
 from mailbridge.net.deadline import Deadline
 from mailbridge.net.dialing import Dialed, Target, dial
+from mailbridge.net.guard import last_stops, spelled
 from mailbridge.net.handshake import Handshake
 from mailbridge.net.http_connect import http_connect
-from mailbridge.net.resolving import Address, ascii_host, literal, resolve
+from mailbridge.net.resolving import resolve
 from mailbridge.net.streams import Stream
 from mailbridge.proxies import ProxyURL
 from mailbridge.results import printable
@@ -34,7 +35,8 @@ class Reached:
     """The way to a target. Whoever gets it closes the stream.
 
     `dialed` is the first step, None where a handler of the user's own made it. `said` tells for each
-    proxy what it was asked and how it answered, `proxy_seconds` how long that took.
+    proxy what it was asked and how it answered, `proxy_seconds` how long that took, with the look-up
+    of the target's name where the guard has it resolved here.
     `is_loopback`: it ends at this very machine, with nobody between.
     """
 
@@ -69,28 +71,66 @@ def reach(
     if not proxies:
         direct = dial(target, dns_timeout=dns_timeout, deadline=deadline, given=given)
         return Reached(stream=Stream(direct.socket), dialed=direct, is_loopback=direct.is_loopback)
-    _require_external(target)
-    began, outer = deadline.clock(), sys.exception()
-    stops = [_stop(target, proxy.host, proxy.port) for proxy in proxies[1:]]
-    stops.append(replace(target, host=_spelled(target.host)))
-    try:
-        stream, dialed = _first(target, proxies[0], stops[0], dns_timeout, deadline)
-    except MailbridgeError as error:
-        raise _at_proxy(error, target) from error.__cause__
-    try:
-        said = []
-        for proxy, stop in zip(proxies, stops, strict=True):
-            said.append(_step(stream, proxy, stop, dns_timeout, deadline))
-    except BaseException as error:
-        stream.close()
-        if isinstance(error, MailbridgeError):
-            _at_proxy(error, target)
-        clear_locals(error, outer=outer)  # they hold credentials, and what a proxy quotes of them
-        raise
-    spent = deadline.clock() - began
-    if dialed is not None:
-        spent -= dialed.dns_seconds + dialed.connect_seconds
-    return Reached(stream=stream, dialed=dialed, said=tuple(said), proxy_seconds=spent)
+    began = deadline.clock()
+    left = last_stops(target, proxies[-1], deadline.within(dns_timeout))
+    asked: list[str] = []
+    while True:
+        way = _Way(target, proxies, left.pop(0))
+        asked.append(way.last.host)
+        try:
+            way.open(dns_timeout, deadline.share(len(left) + 1))
+            return way.reached(deadline.clock() - began)
+        except (ProxyFailed, ConnectTimeout) as error:
+            if not left or deadline.is_over or not way.is_worth_another(error):
+                if way.has_asked and asked[0] != spelled(target.host):
+                    error.reword(f"{error.message} (asked for {' and '.join(asked)})")
+                raise
+
+
+@dataclass(slots=True)
+class _Way:
+    """One attempt to get through all proxies to `last`: the target, or an address of it."""
+
+    target: Target
+    proxies: Sequence[ProxyURL]
+    last: Target
+    stream: Stream | None = None
+    dialed: Dialed | None = None
+    said: list[str] = field(default_factory=list)
+
+    def open(self, dns_timeout: float | None, deadline: Deadline) -> None:
+        outer = sys.exception()
+        stops = [_stop(self.target, proxy.host, proxy.port) for proxy in self.proxies[1:]] + [self.last]
+        try:
+            self.stream, self.dialed = _first(self.target, self.proxies[0], stops[0], dns_timeout, deadline)
+        except MailbridgeError as error:
+            raise _at_proxy(error, self.target) from error.__cause__
+        try:
+            for proxy, stop in zip(self.proxies, stops, strict=True):
+                self.said.append(_step(self.stream, proxy, stop, dns_timeout, deadline))
+        except BaseException as error:
+            self.stream.close()
+            if isinstance(error, MailbridgeError):
+                _at_proxy(error, self.target)
+            clear_locals(error, outer=outer)  # they hold credentials, and what a proxy quotes of them
+            raise
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether it came to asking for `last`. A handler is asked at once."""
+        is_next = self.stream is not None and len(self.said) == len(self.proxies) - 1
+        return is_next or self.proxies[0].handler is not None
+
+    def is_worth_another(self, error: ProxyFailed | ConnectTimeout) -> bool:
+        """Whether another address may do better: the last proxy did not get to this one, or may not."""
+        is_forbidden = isinstance(error, ProxyFailed) and error.status == 403
+        return self.has_asked and (error.transient or is_forbidden)
+
+    def reached(self, seconds: float) -> Reached:
+        assert self.stream is not None  # noqa: S101  # it is open
+        if self.dialed is not None:
+            seconds -= self.dialed.dns_seconds + self.dialed.connect_seconds
+        return Reached(stream=self.stream, dialed=self.dialed, said=tuple(self.said), proxy_seconds=seconds)
 
 
 def _at_proxy(error: MailbridgeError, target: Target) -> MailbridgeError:
@@ -100,38 +140,7 @@ def _at_proxy(error: MailbridgeError, target: Target) -> MailbridgeError:
 
 def _stop(target: Target, host: str, port: int) -> Target:
     """A proxy as a target of the one before it. Whoever configured it may have it anywhere."""
-    return replace(target, host=_spelled(host), port=port, allow_internal_networks=True)
-
-
-def _spelled(host: str) -> str:
-    """The host as a proxy gets it: an address in its usual spelling, or a name in ASCII."""
-    address = literal(host)
-    return str(address.ip) if address is not None else ascii_host(host)
-
-
-def _require_external(target: Target) -> None:
-    """What can be known of a target that somebody else dials: an address, but not a name."""
-    if target.unix_path is not None:
-        raise ConnectFailed(
-            "A UNIX socket can't be reached through a proxy", stage="proxy", server=str(target)
-        )
-    if target.allow_internal_networks:
-        return
-    # As the proxy gets it, and reads it as an address: full-width digits are digits by then.
-    name = _spelled(target.host).rstrip(".").lower()
-    address = literal(name) or _old_literal(name)
-    is_local_name = name == "localhost" or name.endswith(".localhost")  # RFC 6761 section 6.3
-    if is_local_name or (address is not None and address.is_internal):
-        message = f"Host {target.host!r} is internal, and option allow_internal_networks is False"
-        raise ConnectFailed(message, stage="proxy", server=str(target))
-
-
-def _old_literal(host: str) -> Address | None:
-    """The address that inet_aton makes of "127.1" or "0x7f000001", as proxies may."""
-    try:
-        return literal(socket.inet_ntoa(socket.inet_aton(host)))
-    except (OSError, UnicodeError, ValueError):
-        return None
+    return replace(target, host=spelled(host), port=port, allow_internal_networks=True)
 
 
 def _first(
@@ -199,9 +208,7 @@ def _encrypt(stream: Stream, proxy: ProxyURL, deadline: Deadline) -> None:
 def _ipv4(stop: Target, dns_timeout: float | None, deadline: Deadline) -> Target:
     """SOCKS4 knows IPv4 addresses alone, so that the name is resolved here."""
     addresses = resolve(stop.host, stop.port, family="ipv4", deadline=deadline.within(dns_timeout))
-    found = replace(stop, host=str(addresses[0].ip))
-    _require_external(found)
-    return found
+    return replace(stop, host=str(addresses[0].ip))
 
 
 class _Call:

@@ -29,7 +29,7 @@ def source_for(config: SMTPConfig) -> TokenSource:
     if options is None or not username:
         raise ConfigurationError("There is no OAuth2 with a username in this configuration", stage="token")
     key = (options, username, config.proxy, config.tls, config.timeouts, config.family,
-           config.source_address, config.allow_internal_networks)  # fmt: skip
+           config.source_address, config.allow_internal_networks, config.guard_names)  # fmt: skip
     pid = os.getpid()
     with _locks.get(pid) or _locks.setdefault(pid, threading.Lock()):
         found = _sources.get(key)

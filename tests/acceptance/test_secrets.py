@@ -507,7 +507,16 @@ def test_locals_of_whoever_was_handling_an_error_before_are_left_alone() -> None
 MISPLACED = [
     *("auth", "oauth2", "rate", "retry", "pool", "debug", "dkim", "tls", "timeout", "timeouts", "service"),
     *("security", "protocol", "family", "port", "host", "source_address", "local_hostname", "proxy_protocol"),
-    *("proxy", "proxy.handler", "disable", "pipelining", "partial", "servers", "allow_insecure_auth"),
+    *(
+        "proxy",
+        "proxy.handler",
+        "disable",
+        "pipelining",
+        "partial",
+        "servers",
+        "allow_insecure_auth",
+        "guard_names",
+    ),
     *("oauth2.provider", "oauth2.grant", "oauth2.token_store", "oauth2.expires", "oauth2.scope"),
     *("oauth2.on_refresh", "oauth2.extra_params", "tls.min_version", "tls.verify", "pool.max_size"),
 ]

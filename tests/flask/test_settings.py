@@ -35,6 +35,7 @@ OPTIONS: dict[str, Any] = {
     "source_address": "127.0.0.1",
     "family": "ipv4",
     "allow_internal_networks": False,
+    "guard_names": "proxy",
     "pool": {"max_size": 2},
     "retry": {"attempts": 3},
     "pipelining": "off",

@@ -219,60 +219,6 @@ def test_a_unix_socket_cannot_be_reached_through_a_proxy(scripted_proxy: StartSc
     assert proxy.requests == []
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        "127.0.0.1",
-        "10.0.0.1",
-        "::1",
-        "[::1]",
-        "169.254.169.254",
-        "::ffff:10.0.0.1",
-        "127.1",
-        "0x7f000001",
-        "2130706433",
-        "0177.0.0.1",
-        # What the proxy reads as such an address: digits, letters and dots of other alphabets are mapped.
-        "127.0.0.1.",
-        "0x7f000001.",
-        pytest.param("１２７.０.０.１", marks=pytest.mark.needs("idna")),
-        pytest.param("127。0。0。1", marks=pytest.mark.needs("idna")),
-        pytest.param("①②⑦.0.0.1", marks=pytest.mark.needs("idna")),
-        pytest.param("127.0.0.1\u200b", marks=pytest.mark.needs("idna")),
-        pytest.param("２１３０７０６４３３", marks=pytest.mark.needs("idna")),
-        pytest.param("0ｘ7f000001", marks=pytest.mark.needs("idna")),
-        "localhost",
-        "localhost.",
-        "a.localhost",
-        pytest.param("ｌｏｃａｌｈｏｓｔ", marks=pytest.mark.needs("idna")),
-    ],
-)
-@pytest.mark.parametrize("scheme", ["http", "socks5", "socks4"])
-def test_an_internal_target_is_refused_where_it_can_be_known(
-    scheme: str, host: str, scripted_proxy: StartScriptedProxy
-) -> None:
-    proxy = scripted_proxy(PROTOCOLS[scheme], greeting=GREETING)
-    with pytest.raises(ConnectFailed, match=r"internal.*allow_internal_networks"):
-        way(url(proxy, scheme), host, allow_internal_networks=False)
-    assert proxy.requests == []
-
-
-def test_socks4_knows_the_targets_address_and_so_whether_it_is_internal(
-    asked: Asked, scripted_proxy: StartScriptedProxy
-) -> None:
-    proxy = scripted_proxy("socks4", greeting=GREETING)
-    with pytest.raises(ConnectFailed, match=r"'127.0.0.1' is internal.*allow_internal_networks") as caught:
-        way(url(proxy, "socks4"), "both.test", allow_internal_networks=False)
-    assert caught.value.server == "both.test:25"
-    assert asked == [("both.test", socket.AF_INET)]
-    assert proxy.targets in ([], [""])
-
-
-def test_the_proxy_itself_may_be_internal(scripted_proxy: StartScriptedProxy) -> None:
-    proxy = scripted_proxy("socks5", greeting=GREETING)
-    assert greeting_of(way(url(proxy, "socks5"), allow_internal_networks=False)) == GREETING
-
-
 # ---- chains
 
 
