@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from mailbridge.registry import close_all, mailer_for
     from mailbridge.rendering import Rendered, render
     from mailbridge.results import Reply, SendResult, Stage, VerifyReport
-    from mailbridge.secret import Secret, shown_name
+    from mailbridge.secret import Secret, clears_locals, shown_name
     from mailbridge.server_options import ServerOptions
     from mailbridge.server_stats import ServerStats
     from mailbridge.session import Session
@@ -92,7 +92,7 @@ _HOMES = {
     "registry": ("close_all", "mailer_for"),
     "rendering": ("Rendered", "render"),
     "results": ("Reply", "SendResult", "Stage", "VerifyReport"),
-    "secret": ("Secret", "shown_name"),
+    "secret": ("Secret", "clears_locals", "shown_name"),
     "server_options": ("ServerOptions",),
     "server_stats": ("ServerStats",),
     "session": ("Session",),
@@ -165,6 +165,7 @@ __all__ = [
     "TokenStore",
     "TokenUnavailable",
     "VerifyReport",
+    "clears_locals",
     "close_all",
     "mailer_for",
     "mask_settings",

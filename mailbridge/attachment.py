@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Literal
 from mailbridge.errors import InvalidMessage
 from mailbridge.fields import checked, is_message_id
 from mailbridge.results import printable
+from mailbridge.secret import clears_locals
 
 __all__ = ["Attachment", "Disposition", "Source", "is_content_type", "read_attachment"]
 
@@ -54,6 +55,9 @@ class Attachment:
             raise InvalidMessage(f"{printable(self.content_id)!r} can't be a Content-ID")
         if self.charset is not None and not (kind.startswith("text/") and _CHARSET.fullmatch(self.charset)):
             raise InvalidMessage(f"{printable(self.charset)!r} can't be the charset of {self.content_type}")
+
+
+Attachment.__init__ = clears_locals(Attachment.__init__)  # type: ignore[method-assign]  # it is generated
 
 
 def read_attachment(

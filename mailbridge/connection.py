@@ -263,7 +263,12 @@ class SMTPConnection:
     ) -> SendResult:
         sending = self._transactions()
         began, spent, trips = self._clock(), dict(self.seconds), self.round_trips
-        delivered, rendered = sending.send(envelope, rendered, limit, progress=progress, pace=pace)
+        outer = sys.exception()
+        try:
+            delivered, rendered = sending.send(envelope, rendered, limit, progress=progress, pace=pace)
+        except MailbridgeError as error:
+            clear_locals(error, outer=outer)  # some hold the recipients
+            raise
         return SendResult(
             accepted=delivered.accepted,
             rejected=delivered.rejected,

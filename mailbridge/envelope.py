@@ -27,6 +27,7 @@ from mailbridge.extensions import (
     unknown_name,
 )
 from mailbridge.results import printable
+from mailbridge.secret import clears_locals
 
 __all__ = ["Envelope"]
 
@@ -73,6 +74,7 @@ class Envelope:
     require: tuple[str, ...]
     recipient_options: tuple[Recipient, ...]
 
+    @clears_locals
     def __init__(
         self,
         sender: str | None,
@@ -124,6 +126,7 @@ class Envelope:
         return f"<Envelope for {len(self.recipients)} recipient(s){options}>"
 
     @classmethod
+    @clears_locals
     def from_message(cls, message: Message, **options: Unpack[EnvelopeOptions]) -> "Envelope":
         """The envelope that the header fields of `message` tell, with the wishes that are given beside it.
 

@@ -6,7 +6,7 @@ and the words for the others. Whether a server can do it, and how it is written,
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from typing import Any, Literal, TypedDict, TypeGuard
@@ -61,7 +61,7 @@ class DSN:
     ret: Literal["HDRS", "FULL"] | None
     envid: str | None
     notify: tuple[str, ...]
-    orcpt: str | None
+    orcpt: str | None = field(repr=False)  # error reports keep the repr of local variables
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class DSN:
         return bool(self.ret or self.envid or self.notify or self.orcpt)
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class Recipient:
     """A recipient with wishes of its own, in the place of a plain address.
 
@@ -123,6 +123,10 @@ class Recipient:
         object.__setattr__(self, "address", parse_address(address)[1].addr_spec)
         object.__setattr__(self, "notify", as_notify(notify or ()))
         object.__setattr__(self, "orcpt", as_orcpt(orcpt))
+
+    def __repr__(self) -> str:
+        """No address: error reports keep the repr of local variables."""
+        return f"<Recipient{', with wishes' if self else ''}>"
 
     def __bool__(self) -> bool:
         """Whether it asks for anything."""

@@ -13,7 +13,6 @@ from urllib.parse import unquote, urlsplit
 
 from mailbridge.addresses import Mailbox, parse_address, parse_address_list, to_ascii_domain
 from mailbridge.errors import InvalidAddress, InvalidMessage
-from mailbridge.results import printable
 
 __all__ = [
     "Addresses",
@@ -113,7 +112,7 @@ def message_ids(name: str, given: str | Iterable[str] | None) -> str:
     ids = given.split() if isinstance(given, str) else list(given or ())
     for each in ids:
         if not is_message_id(each):
-            raise InvalidMessage(f"{printable(each)!r} can't stand in {name}; <left@right> is needed")
+            raise InvalidMessage(f"{name} is made of ids as <left@right>, and one is none")
     return " ".join(ids)
 
 
@@ -132,10 +131,9 @@ def unsubscribe_fields(given: str | Iterable[str], *, one_click: bool) -> dict[s
 
 def _unsubscribe_uri(given: object) -> str:
     uri = given.strip().removeprefix("<").removesuffix(">") if isinstance(given, str) else ""
-    shown = printable(str(given))
     if not _URI.fullmatch(uri):
         raise InvalidMessage(
-            f"{shown!r} can't be a URI to unsubscribe; percent-encode what is not ASCII, blanks, and brackets"
+            "list_unsubscribe holds no URI; percent-encode what is not ASCII, blanks, and brackets in it"
         )
     if len(uri) > _LONGEST_URI:
         raise InvalidMessage(f"A URI to unsubscribe is longer than {_LONGEST_URI} characters")
@@ -143,11 +141,11 @@ def _unsubscribe_uri(given: object) -> str:
         parts = urlsplit(uri)
         leads_somewhere = bool(parts.hostname) and parts.port != 0
     except ValueError:
-        raise InvalidMessage(f"{shown!r} can't be a URI to unsubscribe") from None
+        raise InvalidMessage("list_unsubscribe holds what can't be a URI") from None
     if parts.scheme == "mailto":
         parse_address(unquote(parts.path))
     elif parts.scheme not in ("http", "https") or not leads_somewhere:
         raise InvalidMessage(
-            f"To unsubscribe, https://host/…, http://host/…, or mailto:address is needed, not {shown!r}"
+            "list_unsubscribe holds another URI than https://host/…, http://host/… or mailto:address"
         )
     return uri

@@ -26,6 +26,7 @@ from mailbridge.fields import (
 )
 from mailbridge.mime import POLICY, body_part
 from mailbridge.priorities import Priority
+from mailbridge.secret import clears_locals
 
 __all__ = ["Attachment", "Message"]
 
@@ -86,6 +87,7 @@ class Message:
         bodies = sum(len(body) for body in (self.text, self.html, self.calendar) if isinstance(body, str))
         return f"<Message: {bodies} characters of text, {len(self.attachments)} attachment(s)>"
 
+    @clears_locals
     def attach(
         self,
         source: Source,
@@ -113,6 +115,7 @@ class Message:
         self.attachments.append(attachment)
         return attachment
 
+    @clears_locals
     def envelope(self) -> Envelope:
         """The envelope: who sends it, and To, Cc and Bcc in this order. Raises InvalidMessage."""
         recipients = [a.addr_spec for kind in (self.to, self.cc, self.bcc) for a in as_addresses(kind)]
@@ -120,6 +123,7 @@ class Message:
         senders = [as_address(self.sent_by)] if self.sent_by else authors
         return Envelope(senders[0].addr_spec if senders else None, recipients, **self.envelope_options)
 
+    @clears_locals
     def as_email_message(self) -> EmailMessage:
         """The message in MIME, as Python's email package has it. Raises InvalidMessage, InvalidAddress."""
         if not self.sender:

@@ -3,7 +3,6 @@
 What the server offers is not known here.
 """
 
-import sys
 from email.message import Message as AnyMessage
 
 from mailbridge.config import SMTPConfig
@@ -13,7 +12,7 @@ from mailbridge.errors import InvalidMessage
 from mailbridge.message import Message
 from mailbridge.priorities import Priority
 from mailbridge.rendering import Rendered, render
-from mailbridge.secret import clear_locals
+from mailbridge.secret import clears_locals
 from mailbridge.signing import signed
 
 Sendable = AnyMessage | Message | Rendered | bytes | Source
@@ -32,27 +31,15 @@ def priority_of(message: Sendable, given: Priority | None) -> Priority | None:
     return given or (message.priority if isinstance(message, Message) else None)
 
 
+@clears_locals
 def prepared(
     message: Sendable, envelope: Envelope | None, config: SMTPConfig, *, priority: Priority | None = None
 ) -> tuple[Envelope, Rendered]:
     """The envelope and the content for the wire, with `config.defaults` and signed by `config.dkim`.
 
     With a `priority` of its own, a message does not get the fields of the default one. Raises
-    `InvalidMessage` and `InvalidAddress`; no frame that they came through holds what the message says.
+    `InvalidMessage` and `InvalidAddress`.
     """
-    outer = sys.exception()
-    try:
-        return _prepared(message, envelope, config, priority)
-    except BaseException as error:
-        clear_locals(error, outer=outer)
-        raise
-    finally:
-        del message
-
-
-def _prepared(
-    message: Sendable, envelope: Envelope | None, config: SMTPConfig, priority: Priority | None
-) -> tuple[Envelope, Rendered]:
     has_priority = priority_of(message, priority) is not None
     if isinstance(message, Message):
         message = config.defaults.with_sender(message)

@@ -32,6 +32,7 @@ from mailbridge.protocol.content import (
     is_eight_bit,
     longest_line,
 )
+from mailbridge.secret import clears_locals
 from mailbridge.serializing import raw_payload, written
 
 __all__ = ["Rendered", "render"]
@@ -113,6 +114,7 @@ class Rendered:
         return replace(self, content=content, is_eight_bit=False)
 
 
+@clears_locals
 def render(
     message: AnyMessage | Message | bytes | Source,
     *,

@@ -5,10 +5,17 @@ Passwords live in this type from the moment they are read until the last call th
 """
 
 import hmac
+import sys
 import traceback
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 MASK = "***"
 _LONGEST_NAME = 40  # characters
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def shown_name(name: object) -> str:
@@ -35,6 +42,25 @@ def clear_locals(error: BaseException, *, outer: BaseException | None) -> None:
             seen.add(id(link))
             traceback.clear_frames(link.__traceback__)
             chain += [other for other in (link.__cause__, link.__context__) if other is not None]
+
+
+def clears_locals(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator for what reads or writes a mail: no frame that an error of `function` came through holds
+    a local variable.
+    """
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        outer = sys.exception()
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            clear_locals(error, outer=outer)
+            raise
+        finally:
+            del args, kwargs
+
+    return called
 
 
 class Secret:

@@ -32,6 +32,7 @@ from mailbridge import (
     Rendered,
     SendResult,
     SMTPConfig,
+    clears_locals,
 )
 from mailbridge_django import signals
 from mailbridge_django.configured import ConfiguredBackend
@@ -42,7 +43,7 @@ from mailbridge_django.resolver import resolved_config
 DEFAULT_ALIAS = "default"
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False)
 class Delivery:
     """A message on its way through `send_messages`.
 
@@ -54,6 +55,10 @@ class Delivery:
     config: SMTPConfig | None = None
     outcome: SendResult | Exception | None = None
     may_be_silenced: bool = False
+
+    def __repr__(self) -> str:
+        """No text of an error: it may quote the message, and error reports keep the repr of variables."""
+        return f"<Delivery of {type(self.message).__name__}, outcome: {type(self.outcome).__name__}>"
 
     @property
     def priority(self) -> Priority | None:
@@ -117,13 +122,13 @@ class EmailBackend(ConfiguredBackend):
 
     def _conclude(self, batch: list[Delivery]) -> int:
         for delivery in batch:
-            error = delivery.error
-            if error is not None and not (self.fail_silently and delivery.may_be_silenced):
+            if delivery.error is not None and not (self.fail_silently and delivery.may_be_silenced):
                 # The outcome on the message is a copy; the error itself would be part of itself.
                 outcomes = (vars(each.message) for each in batch)
-                results = tuple(known["mailbridge_result"] or known["mailbridge_error"] for known in outcomes)
-                error.__dict__["results"] = results
-                raise error
+                delivery.error.__dict__["results"] = tuple(
+                    known["mailbridge_result"] or known["mailbridge_error"] for known in outcomes
+                )
+                raise delivery.error  # no variable holds it: its repr may quote what the message says
         return sum(delivery.was_sent for delivery in batch)
 
     # -- the steps ----------------------------------------------------------------------------------------
@@ -133,6 +138,7 @@ class EmailBackend(ConfiguredBackend):
         chosen = resolved_config(self._resolver, message, self._alias_name) if self._resolver else None
         return chosen or self.config
 
+    @clears_locals
     def prepare(self, message: EmailMessage, config: SMTPConfig) -> tuple[Rendered, Envelope]:
         """The content of `message`, with the defaults of `config`, and its envelope.
 

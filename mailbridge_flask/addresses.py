@@ -65,9 +65,12 @@ def sanitize_address(address: AnyAddress, encoding: str = "utf-8") -> str:
     return f"{name} <{mailbox.addr_spec}>"
 
 
-def unfolded(value: str) -> str:
-    """A header value on one line. Raises BadHeaderError for a line break that does not continue it."""
+def unfolded(name: str, value: str) -> str:
+    """The value of the header field `name` on one line.
+
+    Raises BadHeaderError for a line break that does not continue it.
+    """
     text = _FOLD.sub(" ", value)
     if "\r" in text or "\n" in text:
-        raise BadHeaderError(f"A line break in a header field: {value!r}")
+        raise BadHeaderError(f"There is a line break in the header field {name}")
     return text

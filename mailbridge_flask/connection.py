@@ -92,4 +92,8 @@ class Connection:
 
     def send_message(self, *args: Any, **kwargs: Any) -> SendResult | None:
         """Send the message that these arguments make."""
-        return self.send(Message(*args, **kwargs))
+        try:
+            message = Message(*args, **kwargs)
+        finally:
+            del args, kwargs  # the frames of an error outlive it, and reporters show what they hold
+        return self.send(message)

@@ -114,7 +114,11 @@ class Mail:
 
     def send_message(self, *args: Any, **kwargs: Any) -> SendResult | None:
         """Send the message that these arguments make; see `Message`."""
-        return self.send(Message(*args, **kwargs))
+        try:
+            message = Message(*args, **kwargs)
+        finally:
+            del args, kwargs  # the frames of an error outlive it, and reporters show what they hold
+        return self.send(message)
 
     def connect(self, *, using: str | None = None, app: Flask | None = None) -> Connection:
         """A connection for several messages, lent by the pool for the time of a `with` block."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import current_app, has_app_context
 
-from mailbridge import EnvelopeOptions, SendResult
+from mailbridge import EnvelopeOptions, SendResult, clears_locals
 from mailbridge_flask import mime
 from mailbridge_flask.addresses import AnyAddress, as_pair, domain_of, shown, unfolded
 from mailbridge_flask.errors import BadHeaderError
@@ -36,6 +36,7 @@ class Attachment:
     `<img src="cid:…">`. `headers` are further fields of the part. Raises ValueError without data.
     """
 
+    @clears_locals
     def __init__(
         self,
         filename: str | None = None,
@@ -78,6 +79,7 @@ class Message:
     before and where sending was suppressed.
     """
 
+    @clears_locals
     def __init__(
         self,
         subject: str = "",
@@ -167,6 +169,7 @@ class Message:
     def add_recipient(self, recipient: AnyAddress) -> None:
         self.recipients.append(recipient)
 
+    @clears_locals
     def attach(
         self,
         filename: str | None = None,
@@ -190,16 +193,20 @@ class Message:
             return True
         return False
 
+    @clears_locals
     def check_headers(self) -> None:
-        """Raises BadHeaderError where `has_bad_headers()` is true; it names the value."""
-        addresses = [each for each in (self.own_sender, self.reply_to, *self.send_to) if each]
-        names = [part for attachment in self.attachments or () for part in _names_of(attachment)]
-        for value in (*map(shown, addresses), *names, *(self.extra_headers or {})):
-            if "\r" in value or "\n" in value:
-                raise BadHeaderError(f"A line break in {value!r}")
-        for value in (self.subject or "", *(self.extra_headers or {}).values()):
-            unfolded(str(value))
+        """Raises BadHeaderError where `has_bad_headers()` is true; it quotes an address, nothing else."""
+        for address in map(shown, (self.own_sender or "", self.reply_to or "", *self.send_to)):
+            _require_one_line(address, f"the address {address!r}")
+        for value in (part for attachment in self.attachments or () for part in _names_of(attachment)):
+            _require_one_line(value, "the name, the type or a field of an attachment")
+        for name in self.extra_headers or {}:
+            _require_one_line(name, "the name of a header field")
+        unfolded("Subject", str(self.subject or ""))
+        for name, value in (self.extra_headers or {}).items():
+            unfolded(name, str(value))
 
+    @clears_locals
     def as_bytes(self) -> bytes:
         """The message as it is sent. Raises InvalidMessage, BadHeaderError."""
         state = _active_state()
@@ -224,6 +231,11 @@ class Message:
 
 def _as_list(addresses: Iterable[AnyAddress] | None) -> list[AnyAddress]:
     return [addresses] if isinstance(addresses, str) else list(addresses or ())
+
+
+def _require_one_line(text: str, what: str) -> None:
+    if "\r" in text or "\n" in text:
+        raise BadHeaderError(f"There is a line break in {what}")
 
 
 def _names_of(attachment: Any) -> list[str]:

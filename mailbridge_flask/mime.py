@@ -79,7 +79,7 @@ def email_message(message: "Message", *, sender: AnyAddress | None, ascii_filena
 def _core_message(message: "Message", sender: AnyAddress | None) -> mailbridge.Message:
     alts = message.alts or {}
     core = mailbridge.Message(
-        subject=unfolded(str(message.subject or "")),
+        subject=unfolded("Subject", str(message.subject or "")),
         sender=_pair_or_text(sender) if sender else None,
         to=_unique(message.recipients),
         cc=_unique(message.cc),
@@ -92,7 +92,7 @@ def _core_message(message: "Message", sender: AnyAddress | None) -> mailbridge.M
     )
     headers: dict[str, str] = {}
     for name, value in (message.extra_headers or {}).items():
-        text = unfolded(str(value)).strip()
+        text = unfolded(name, str(value)).strip()
         if name.lower() == "reply-to":
             core.reply_to = text
         elif name.lower() in _FIELDS_OF_CORE:
@@ -140,7 +140,7 @@ def _attach(core: mailbridge.Message, attachment: "Attachment", *, ascii_filenam
         filename = " ".join(plain.split())
     data = attachment.data
     disposition = attachment.disposition.lower()
-    added = core.attach(
+    core.attach(
         data.encode() if isinstance(data, str) else data,
         filename=filename or None,
         content_type=attachment.content_type.partition(";")[0].strip(),
@@ -148,9 +148,7 @@ def _attach(core: mailbridge.Message, attachment: "Attachment", *, ascii_filenam
         content_id=_content_id(attachment),
     )
     if disposition not in ("inline", "attachment"):
-        raise InvalidMessage(
-            f"{added.filename!r} is to be inline or attachment, not {attachment.disposition!r}"
-        )
+        raise InvalidMessage(f"An attachment is to be inline or attachment, not {attachment.disposition!r}")
 
 
 def _file_parts(part: MIMEPart) -> Iterator[MIMEPart]:
@@ -177,13 +175,11 @@ def _complete(part: MIMEPart, attachment: "Attachment") -> None:
                 raise InvalidMessage(f"The field {name} of an attachment is not set through its headers")
             if name.lower() != "content-id":
                 del part[name]
-                part[name] = unfolded(str(value))
+                part[name] = unfolded(name, str(value))
     except ValueError as error:
         if isinstance(error, InvalidMessage):
             raise
-        raise InvalidMessage(
-            f"The fields of attachment {attachment.filename!r} can't be set: {error}"
-        ) from error
+        raise InvalidMessage(f"The fields of an attachment can't be set: {error}") from error
 
 
 def _add_alternatives(structure: EmailMessage, alts: dict[str, str]) -> None:

@@ -13,7 +13,16 @@ from typing import Any, Unpack
 from flask import Flask
 
 import mailbridge
-from mailbridge import ConfigurationError, Envelope, EnvelopeOptions, Mailer, Priority, Rendered, SendResult
+from mailbridge import (
+    ConfigurationError,
+    Envelope,
+    EnvelopeOptions,
+    Mailer,
+    Priority,
+    Rendered,
+    SendResult,
+    clears_locals,
+)
 from mailbridge_flask import flask_mail_keys, mime, signals
 from mailbridge_flask.addresses import AnyAddress
 from mailbridge_flask.connection import Connection
@@ -85,7 +94,11 @@ class MailState:
 
     def send_message(self, *args: Any, **kwargs: Any) -> SendResult | None:
         """Send the message that these arguments make."""
-        return self.send(Message(*args, **kwargs))
+        try:
+            message = Message(*args, **kwargs)
+        finally:
+            del args, kwargs  # the frames of an error outlive it, and reporters show what they hold
+        return self.send(message)
 
     def connect(self, using: str = DEFAULT) -> Connection:
         """A connection for several messages. See `Mail.connect`."""
@@ -140,6 +153,7 @@ class MailState:
             # Nothing was sent, so no result needs protection: what a receiver in a test asserts, counts.
             signals.email_dispatched.send(self.app, message=message)
 
+    @clears_locals
     def _prepared(
         self,
         message: Message,

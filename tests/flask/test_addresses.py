@@ -111,7 +111,7 @@ def test_domain_of(address: AnyAddress | None, domain: str | None) -> None:
     ],
 )
 def test_a_folded_value_comes_to_stand_on_one_line(value: str, expected: str) -> None:
-    assert unfolded(value) == expected
+    assert unfolded("Subject", value) == expected
 
 
 @pytest.mark.parametrize(
@@ -132,13 +132,13 @@ def test_a_folded_value_comes_to_stand_on_one_line(value: str, expected: str) ->
 )
 def test_a_line_break_that_continues_nothing_is_an_error(value: str) -> None:
     with pytest.raises(BadHeaderError):
-        unfolded(value)
+        unfolded("Subject", value)
 
 
 @given(st.text(st.sampled_from("ab \t\r\n:"), max_size=12))
 def test_what_passes_has_no_line_break(value: str) -> None:
     try:
-        text = unfolded(value)
+        text = unfolded("Subject", value)
     except BadHeaderError:
         return
     assert "\r" not in text

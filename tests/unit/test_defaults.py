@@ -178,7 +178,7 @@ def test_a_sender_as_json_has_it() -> None:
         ({"headers": {"To": "a@x"}}, "To"),
         ({"headers": {"X A": "b"}}, "X A"),
         ({"headers": ["X-A"]}, "defaults.headers"),
-        ({"list_unsubscribe": "javascript:x"}, "javascript"),
+        ({"list_unsubscribe": "javascript:x"}, "list_unsubscribe holds another URI"),
         ({"list_unsubscribe": 3}, "list_unsubscribe"),
         ({"one_click_unsubscribe": True}, "https"),
         ({"one_click_unsubscribe": "perhaps"}, "one_click_unsubscribe"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mailbridge.secret import MASK, Secret, clear_locals
+from mailbridge.secret import MASK, Secret, clear_locals, clears_locals
 
 VALUE = "sentinel-pa%ss{w}ord"
 
@@ -115,3 +115,29 @@ def test_locals_of_an_error_and_its_causes_are_cleared_and_others_are_not() -> N
         shown = [locals_of(error) for error in (caught.value, caught.value.__context__, before) if error]
     assert ["hunter2" in text for text in shown] == [False, False, False]
     assert ["of somebody else" in text for text in shown] == [False, False, True]
+
+
+def test_what_clears_locals_leaves_none_in_its_frames_and_none_of_its_callers_are_touched() -> None:
+    @clears_locals
+    def reads(content: str) -> int:
+        return deeper(content)
+
+    def deeper(content: str) -> int:
+        try:
+            return int(content)
+        except ValueError as error:
+            raise RuntimeError("no number") from error
+
+    def calls(kept: str) -> int:
+        return reads(kept.upper())
+
+    assert reads("7") == 7
+    assert reads.__name__ == "reads"
+    with pytest.raises(RuntimeError) as caught:
+        calls("kept")
+    variables = {
+        frame.f_code.co_name: frame.f_locals for frame, _ in traceback.walk_tb(caught.value.__traceback__)
+    }
+    assert variables["calls"]["kept"] == "kept"
+    assert variables["reads"] == variables["deeper"] == {}
+    assert "KEPT" not in repr(variables)
