@@ -85,6 +85,41 @@ def test_tls_and_login_through_each_kind_of_proxy(
     assert PASSWORD.encode() not in proxy.connections[0].payload
 
 
+@pytest.mark.parametrize(("scheme", "protocol"), WAYS)
+@pytest.mark.parametrize(("security", "tls"), [("starttls", "starttls"), ("tls", "implicit")])
+@pytest.mark.parametrize("is_own", [True, False])
+def test_where_the_guard_hands_on_an_address_tls_still_asks_for_the_name(
+    is_own: bool,
+    scheme: str,
+    protocol: Protocol,
+    security: str,
+    tls: str,
+    certificates: Certificates,
+    scripted_proxy: StartScriptedProxy,
+    secure_server: Callable[..., ScriptedServer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = secure_server(tls, strict=False)
+    identity = certificates.good if scheme == "https" else None
+    proxy = scripted_proxy(protocol, target=("127.0.0.1", server.port), identity=identity)
+    own = {"ca_file": str(certificates.ca_file)}
+    value = {"url": f"{scheme}://127.0.0.1:{proxy.port}", "tls": own if scheme == "https" else None}
+    host = "mail.lab.test" if is_own else "another.test"
+    rows = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.4.4", 2525))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda name, *_: rows if name == host else [])
+    options = {"host": host, "proxy": value, "security": security, "tls": own}
+    with mailer(**options, allow_internal_networks=False) as sender:
+        if is_own:
+            assert sender.send(message(1), envelope=envelope()).server == "mail.lab.test:2525"
+        else:
+            with pytest.raises(CertificateRejected) as caught:
+                sender.send(message(1), envelope=envelope())
+            assert (caught.value.stage, caught.value.server) == ("tls", "another.test:2525")
+    assert proxy.targets == ["8.8.4.4:2525"]
+    if is_own:
+        assert [connection.server_name for connection in server.connections] == [host]
+
+
 @pytest.mark.parametrize(
     ("trusts_server", "trusts_proxy", "stage"), [(True, False, "proxy"), (False, True, "tls")]
 )

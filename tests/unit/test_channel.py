@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import http.server
+import socket
 import ssl
 import threading
 import time
@@ -246,6 +247,28 @@ def test_what_is_no_host() -> None:
         open_channel(config(), "token\r\ntest", 443)
 
 
-def test_internal_networks(site: Site) -> None:
+@pytest.mark.parametrize("names", ["local", "proxy"])
+@pytest.mark.parametrize("scheme", [None, "http"])
+def test_the_guard_against_internal_networks_holds_here_too(
+    names: str, scheme: str | None, site: Site, scripted_proxy: StartScriptedProxy
+) -> None:
+    way = url(scripted_proxy("connect", target=site.address), scheme) if scheme else None
     with pytest.raises(ConnectFailed, match="internal"):
-        open_channel(config(allow_internal_networks=False), *site.address, tls=False)
+        open_channel(config(way, allow_internal_networks=False, guard_names=names), *site.address, tls=False)
+
+
+def test_the_guard_hands_an_address_to_the_proxy_and_the_name_to_tls(
+    tls_site: Site,
+    identities: Certificates,
+    scripted_proxy: StartScriptedProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.4.4", 443))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: rows)
+    proxy = scripted_proxy("connect", target=tls_site.address)
+    trusting = config(
+        url(proxy, "http"), tls={"ca_file": str(identities.ca_file)}, allow_internal_networks=False
+    )
+    with open_channel(trusting, "mail.lab.test", 443, deadline=10) as channel:
+        assert post(channel) == b"grant " + BODY
+    assert (proxy.targets, tls_site.names) == (["8.8.4.4:443"], ["mail.lab.test"])

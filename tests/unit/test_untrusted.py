@@ -58,6 +58,7 @@ def test_every_other_option_is_refused(name: str) -> None:
         "logger=root",
         "allow_insecure_auth=true",
         "allow_internal_networks=true",
+        "guard_names=proxy",
         "pool.max_size=100000",
         "debug=true",
     ],

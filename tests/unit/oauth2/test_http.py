@@ -230,6 +230,21 @@ def test_a_proxy_that_refuses_is_an_error_and_no_reason_to_go_directly(
     assert server.requests == []
 
 
+@pytest.mark.parametrize("through_proxy", [True, False])
+def test_the_guard_against_internal_networks_holds_for_the_token_server(
+    token_server: StartTokenServer,
+    configure: Configure,
+    scripted_proxy: StartScriptedProxy,
+    through_proxy: bool,
+) -> None:
+    server = token_server()
+    proxy = scripted_proxy("connect")
+    way = f"http://127.0.0.1:{proxy.port}" if through_proxy else None
+    error = failure(configure(server, proxy=way, allow_internal_networks=False))
+    assert "is internal" in str(error)
+    assert (server.requests, proxy.connections) == ([], [])
+
+
 def test_no_lifetime_is_fifty_minutes_and_another_scope_no_error(
     token_server: StartTokenServer, configure: Configure
 ) -> None:
