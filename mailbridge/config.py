@@ -175,8 +175,8 @@ class SMTPConfig:
         """The configuration of a server that somebody who is not trusted names: a tenant, a form, a row.
 
         `source` is a URL or a mapping. It may give host, port, security, username, password, service, timeout
-        and timeouts (at most 120 seconds each), and nothing else. Addresses that are not public are refused
-        when connecting (`allow_internal_networks=False`). Raises `ConfigurationError`, which shows no value.
+        and timeouts (at most 120 seconds each), and nothing else. Only public addresses are reached
+        (`allow_internal_networks=False`). Raises `ConfigurationError`, which shows no value.
         """
         outer = sys.exception()
         try:

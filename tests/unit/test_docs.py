@@ -139,6 +139,16 @@ def check_import(module: str, names: list[str]) -> None:
     assert [name for name in names if not hasattr(found, name)] == []
 
 
+def test_the_guard_against_internal_networks_is_described_in_the_same_words_everywhere() -> None:
+    said = set()
+    for page in ("options", "proxies", "security"):
+        text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+        pattern = r"^With `allow_internal_networks=False` .*? is not checked\."
+        (paragraph,) = re.findall(pattern, text, re.MULTILINE | re.DOTALL)
+        said.add(" ".join(paragraph.split()))
+    assert len(said) == 1
+
+
 def test_links_lead_somewhere() -> None:
     for document in DOCUMENTS:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8")):
