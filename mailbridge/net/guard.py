@@ -17,6 +17,10 @@ from mailbridge.proxies import ProxyURL
 # Each is a connection to the proxy of its own, and somebody else may have written the DNS records.
 MOST_ADDRESSES = 4
 
+_HINT = (
+    "With allow_internal_networks=False it is resolved here; guard_names='proxy' leaves that to the proxy."
+)
+
 
 def spelled(host: str) -> str:
     """The host as a proxy gets it: an address in its usual spelling, or a name in ASCII."""
@@ -47,8 +51,7 @@ def last_stops(target: Target, proxy: ProxyURL, deadline: Deadline) -> list[Targ
         found = resolve(name, target.port, family=family, deadline=deadline)
     except (NameNotResolved, ConnectTimeout) as error:
         if not is_ipv4_only:
-            error.hint += " With allow_internal_networks=False names are resolved here; "
-            error.hint += "guard_names='proxy' leaves that to the proxy."
+            error.hint = f"{error.hint} {_HINT}".strip()
         raise
     public = [address for address in found if not address.is_internal]
     if not public:
