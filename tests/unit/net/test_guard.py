@@ -14,6 +14,7 @@ from mailbridge import (
     NameNotResolved,
     ProxyFailed,
     SMTPConfig,
+    SMTPConnection,
     open_channel,
 )
 from mailbridge.net.deadline import Deadline
@@ -159,7 +160,16 @@ def test_a_chain_asks_its_last_proxy_for_the_address(
     assert asked == ["public.test"], "where the proxies of a chain are is their owner's business"
 
 
-def test_a_handler_gets_the_address() -> None:
+@pytest.mark.parametrize(
+    ("host", "options", "wanted"),
+    [
+        ("public.test", {}, PUBLIC),
+        ("public.test", {"guard_names": "proxy"}, "public.test"),
+        ("both.test", {"family": "ipv4"}, PUBLIC),
+        ("both.test", {"family": "ipv6"}, PUBLIC6),
+    ],
+)
+def test_a_handler_gets_the_address(host: str, options: dict[str, Any], wanted: str) -> None:
     got: list[Any] = []
 
     def handler(proxy: object, target: object, deadline: object) -> socket.socket:
@@ -168,11 +178,29 @@ def test_a_handler_gets_the_address() -> None:
         theirs.close()
         return ours
 
-    proxies = parse_proxies({"url": "gate://gate.test:7", "handler": handler}, host="public.test")
-    for names in ("local", "proxy"):
-        target = Target(host="public.test", port=25, allow_internal_networks=False, guard_names=names)  # type: ignore[arg-type]
-        reach(target, proxies, deadline=Deadline.after(SOON)).stream.close()
-    assert got == [(PUBLIC, 25), ("public.test", 25)]
+    proxies = parse_proxies({"url": "gate://gate.test:7", "handler": handler}, host=host)
+    target = Target(host=host, port=25, allow_internal_networks=False, **options)
+    reach(target, proxies, deadline=Deadline.after(SOON)).stream.close()
+    assert got == [(wanted, 25)]
+
+
+@pytest.mark.parametrize(("names", "wanted"), [("local", PUBLIC), ("proxy", "public.test")])
+def test_the_option_holds_for_mail_and_for_channels(
+    names: Any, wanted: str, scripted_proxy: StartScriptedProxy
+) -> None:
+    proxy = scripted_proxy("connect", fault="403")
+    config = SMTPConfig(
+        host="public.test",
+        port=25,
+        proxy=f"http://{proxy.host}:{proxy.port}",
+        allow_internal_networks=False,
+        guard_names=names,
+    )
+    with pytest.raises(ProxyFailed):
+        SMTPConnection(config).connect()
+    with pytest.raises(ProxyFailed):
+        open_channel(config, "public.test", 25)
+    assert proxy.targets == [f"{wanted}:25"] * 2
 
 
 # ---- what never comes to a proxy
@@ -340,11 +368,17 @@ def test_a_silent_proxy_costs_an_address_its_share_of_the_time(scripted_proxy: S
     assert greeting_of(way(proxy, "http", "both.test", seconds=0.6)) == GREETING
 
 
-def test_a_proxy_that_is_down_is_not_tried_again(scripted_proxy: StartScriptedProxy) -> None:
-    proxy = scripted_proxy("connect", fault="403")
-    proxy.refuse()
+def test_a_proxy_that_is_down_or_not_reached_is_not_tried_again(scripted_proxy: StartScriptedProxy) -> None:
+    first = scripted_proxy("connect", fault="403")
+    chain = parse_proxies([f"http://{first.host}:{first.port}", "http://last.test"], host="both.test")
+    target = Target(host="both.test", port=25, allow_internal_networks=False)
+    with pytest.raises(ProxyFailed, match="answered 403") as caught:
+        reach(target, chain, deadline=Deadline.after(SOON))
+    assert first.targets == ["last.test:80"]
+    assert "asked for" not in str(caught.value)
+    first.refuse()
     with pytest.raises(ProxyFailed, match="can't be reached") as caught:
-        way(proxy, "http", "both.test")
+        way(first, "http", "both.test")
     assert "asked for" not in str(caught.value)
 
 
