@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Unpack
 from weakref import WeakSet
 
-from flask import Flask, current_app, has_app_context
+from flask import Flask, current_app, got_request_exception, has_app_context
 from werkzeug.local import LocalProxy
 
 from mailbridge import ConfigurationError, EnvelopeOptions, Mailer, Priority, SendResult
@@ -55,6 +55,7 @@ class Mail:
                 hint="Leave out its init_app(). Messages of Flask-Mail's class are taken by this one too.",
             )
         mask_config(app)
+        got_request_exception.connect(mask_config, app)
         state = MailState(app, read_settings(app))
         state.mailer(self.name)
         app.extensions["mailbridge"] = app.extensions["mail"] = state

@@ -55,10 +55,11 @@ class Settings:
     ascii_attachments: bool = False
 
 
-def mask_config(app: Flask) -> None:
+def mask_config(app: Flask, **_: Any) -> None:
     """Let `repr(app.config)`, the debugger and error reporters show `'***'` for what is secret in it.
 
-    The values stay equal to what they were. What is put into the configuration later is not masked.
+    The values stay equal to what they were. A receiver of `got_request_exception`, too: what was put into
+    the configuration after `init_app()` is masked before anybody sees the page.
     """
     for key, value in list(app.config.items()):
         if key.startswith(PREFIX) or key in flask_mail_keys.KEYS:

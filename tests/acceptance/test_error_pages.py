@@ -20,9 +20,11 @@ from django.test import RequestFactory
 from django.utils.log import AdminEmailHandler
 from django.views.debug import get_default_exception_reporter_filter, technical_500_response
 from flask import Flask
+from werkzeug.debug import DebuggedApplication
 from werkzeug.debug.console import Console
 from werkzeug.debug.repr import debug_repr
 from werkzeug.debug.tbtools import DebugTraceback
+from werkzeug.test import Client
 
 from mailbridge import ConfigurationError, Secret, mask_settings
 from mailbridge_django import error_reports, mailers
@@ -249,6 +251,30 @@ def test_flask() -> None:
             repr(app.config),
         ]
         assert MARK not in "".join(map(str, pages)), number
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_flask_with_settings_that_come_after_init_app(debug: bool) -> None:
+    """They are masked at the latest when a request fails, before anybody looks at the page."""
+    for number, config in enumerate(shapes(flask_config)):
+        app = Flask("testapp")
+        app.debug = debug
+        Mail(app)
+
+        @app.get("/")
+        def fail(app: Flask = app, config: dict[str, Any] = config) -> str:
+            app.config.from_mapping(config)
+            raise RuntimeError("An error of the application")
+
+        debugged = DebuggedApplication(app, evalex=True)
+        page = Client(debugged).get("/").get_data(as_text=True)
+        assert bool(debugged.frames) is debug
+        in_frames = [
+            frame.eval("app.config") for frame in list(debugged.frames.values())[-1:]
+        ]  # that of `fail`
+        shown = [page, *in_frames, repr(app.config), debug_repr(app.config)]
+        assert "MAILBRIDGE_MAILERS" in shown[-1]
+        assert MARK not in "".join(shown), number
 
 
 def plain(value: Any) -> Any:
