@@ -8,14 +8,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mailbridge.attachment import Attachment
-    from mailbridge.channel import Channel, open_channel
-    from mailbridge.config import SMTPConfig
-    from mailbridge.connection import SMTPConnection
-    from mailbridge.content_files import FileContent
-    from mailbridge.defaults import MessageDefaults
-    from mailbridge.dkim_options import DKIMOptions
-    from mailbridge.envelope import Envelope
+    from mailbridge.client.connection import SMTPConnection
+    from mailbridge.config.auth import register_sasl
+    from mailbridge.config.defaults import MessageDefaults
+    from mailbridge.config.dkim import DKIMOptions
+    from mailbridge.config.groups import PoolOptions, RetryOptions, Timeouts, TLSOptions
+    from mailbridge.config.masking import mask_settings, without_userinfo
+    from mailbridge.config.oauth2 import OAuth2Options
+    from mailbridge.config.parsing import ServerOptions
+    from mailbridge.config.proxies import ProxyURL, register_proxy
+    from mailbridge.config.smtp_config import SMTPConfig
+    from mailbridge.delivery.session import Session
+    from mailbridge.delivery.stats import ServerStats
     from mailbridge.errors import (
         AuthenticationFailed,
         CertificateRejected,
@@ -46,56 +50,93 @@ if TYPE_CHECKING:
         TLSModeMismatch,
         TokenUnavailable,
     )
-    from mailbridge.extensions import DSN, DeliverBy, EnvelopeOptions, Recipient
     from mailbridge.mailer import Mailer
-    from mailbridge.masking import mask_settings, without_userinfo
-    from mailbridge.mechanisms import register_sasl
-    from mailbridge.message import Message
-    from mailbridge.oauth2.stores import FileTokenStore, MemoryTokenStore, TokenStore
-    from mailbridge.oauth2.tokens import AccessToken
-    from mailbridge.oauth2_options import OAuth2Options
-    from mailbridge.options import PoolOptions, RetryOptions, Timeouts, TLSOptions
+    from mailbridge.message.attachment import Attachment
+    from mailbridge.message.delivery_options import DSN, DeliverBy, EnvelopeOptions, Recipient
+    from mailbridge.message.envelope import Envelope
+    from mailbridge.message.message import Message
+    from mailbridge.message.priority import Priority
+    from mailbridge.net.channel import Channel, open_channel
+    from mailbridge.oauth2.store import FileTokenStore, MemoryTokenStore, TokenStore
+    from mailbridge.oauth2.token import AccessToken
     from mailbridge.pool import PoolStats
-    from mailbridge.priorities import Priority
-    from mailbridge.proxies import ProxyURL, register_proxy
     from mailbridge.rate_options import RateLimiter, RateOptions
     from mailbridge.registry import close_all, mailer_for
-    from mailbridge.rendering import Rendered, render
+    from mailbridge.rendering.files import FileContent
+    from mailbridge.rendering.render import Rendered, render
     from mailbridge.results import Reply, SendResult, Stage, VerifyReport
     from mailbridge.secret import Secret, clears_locals, shown_name
-    from mailbridge.server_options import ServerOptions
-    from mailbridge.server_stats import ServerStats
-    from mailbridge.session import Session
 
 _HOMES = {
-    "attachment": ("Attachment",),
-    "channel": ("Channel", "open_channel"),
-    "config": ("SMTPConfig",),
-    "connection": ("SMTPConnection",),
-    "content_files": ("FileContent",),
-    "defaults": ("MessageDefaults",),
-    "dkim_options": ("DKIMOptions",),
-    "envelope": ("Envelope",),
-    "extensions": ("DSN", "DeliverBy", "EnvelopeOptions", "Recipient"),
+    "client.connection": ("SMTPConnection",),
+    "config.auth": ("register_sasl",),
+    "config.defaults": ("MessageDefaults",),
+    "config.dkim": ("DKIMOptions",),
+    "config.groups": (
+        "PoolOptions",
+        "RetryOptions",
+        "Timeouts",
+        "TLSOptions",
+    ),
+    "config.masking": (
+        "mask_settings",
+        "without_userinfo",
+    ),
+    "config.oauth2": ("OAuth2Options",),
+    "config.parsing": ("ServerOptions",),
+    "config.proxies": (
+        "ProxyURL",
+        "register_proxy",
+    ),
+    "config.smtp_config": ("SMTPConfig",),
+    "delivery.session": ("Session",),
+    "delivery.stats": ("ServerStats",),
     "mailer": ("Mailer",),
-    "masking": ("mask_settings", "without_userinfo"),
-    "mechanisms": ("register_sasl",),
-    "message": ("Message",),
-    "oauth2.stores": ("FileTokenStore", "MemoryTokenStore", "TokenStore"),
-    "oauth2.tokens": ("AccessToken",),
-    "oauth2_options": ("OAuth2Options",),
-    "options": ("PoolOptions", "RetryOptions", "TLSOptions", "Timeouts"),
+    "message.attachment": ("Attachment",),
+    "message.delivery_options": (
+        "DSN",
+        "DeliverBy",
+        "EnvelopeOptions",
+        "Recipient",
+    ),
+    "message.envelope": ("Envelope",),
+    "message.message": ("Message",),
+    "message.priority": ("Priority",),
+    "net.channel": (
+        "Channel",
+        "open_channel",
+    ),
+    "oauth2.store": (
+        "FileTokenStore",
+        "MemoryTokenStore",
+        "TokenStore",
+    ),
+    "oauth2.token": ("AccessToken",),
     "pool": ("PoolStats",),
-    "priorities": ("Priority",),
-    "proxies": ("ProxyURL", "register_proxy"),
-    "rate_options": ("RateLimiter", "RateOptions"),
-    "registry": ("close_all", "mailer_for"),
-    "rendering": ("Rendered", "render"),
-    "results": ("Reply", "SendResult", "Stage", "VerifyReport"),
-    "secret": ("Secret", "clears_locals", "shown_name"),
-    "server_options": ("ServerOptions",),
-    "server_stats": ("ServerStats",),
-    "session": ("Session",),
+    "rate_options": (
+        "RateLimiter",
+        "RateOptions",
+    ),
+    "registry": (
+        "close_all",
+        "mailer_for",
+    ),
+    "rendering.files": ("FileContent",),
+    "rendering.render": (
+        "Rendered",
+        "render",
+    ),
+    "results": (
+        "Reply",
+        "SendResult",
+        "Stage",
+        "VerifyReport",
+    ),
+    "secret": (
+        "Secret",
+        "clears_locals",
+        "shown_name",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

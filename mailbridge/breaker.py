@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mailbridge.deadline import Clock, Deadline
 from mailbridge.errors import AuthenticationFailed, DeadlineExceeded, TokenUnavailable
-from mailbridge.net.deadline import Clock, Deadline
 
 # Long enough that a burst of mail makes one failed login, short enough that a password that was
 # mended at the server works again without a restart.

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 
-from mailbridge.config import SMTPConfig
+from mailbridge.config.smtp_config import SMTPConfig
 from mailbridge.errors import AuthenticationFailed, ConfigurationError, NotSupported
-from mailbridge.protocol import sasl
-from mailbridge.protocol.capabilities import Capabilities
 from mailbridge.results import printable
 from mailbridge.secret import Secret
+from mailbridge.smtp import sasl
+from mailbridge.smtp.capabilities import Capabilities
 
 NO_BINDINGS: Mapping[str, bytes] = MappingProxyType({})
 

@@ -5,9 +5,9 @@ Parses these options of `SMTPConfig`; how a login goes is the affair of `login` 
 
 from typing import Any
 
-from mailbridge.mechanisms import may_lack_password
-from mailbridge.oauth2_options import OAuth2Options, parse_oauth2
-from mailbridge.options import as_secret, as_text, invalid
+from mailbridge.config.auth import may_lack_password
+from mailbridge.config.groups import as_secret, as_text, invalid
+from mailbridge.config.oauth2 import OAuth2Options, parse_oauth2
 
 
 def parse_credentials(username: Any, password: Any, auth: tuple[str, ...], oauth2: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import threading
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from mailbridge.options import as_text, invalid
+from mailbridge.config.groups import as_text, invalid
 from mailbridge.results import printable
 
 if TYPE_CHECKING:

@@ -10,20 +10,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Unpack
 
-from mailbridge.config import Options, SMTPConfig
-from mailbridge.envelope import Envelope
+from mailbridge.config.smtp_config import Options, SMTPConfig
+from mailbridge.deadline import Clock, Deadline
+from mailbridge.delivery.router import Router
+from mailbridge.delivery.session import Session
+from mailbridge.delivery.stats import ServerStats, sum_of_pools
+from mailbridge.delivery.upstream import Upstream
 from mailbridge.errors import MailbridgeError
-from mailbridge.net.deadline import Clock, Deadline
+from mailbridge.message.envelope import Envelope
+from mailbridge.message.priority import Priority
 from mailbridge.pool import PoolStats
-from mailbridge.preparing import Sendable
-from mailbridge.priorities import Priority
-from mailbridge.processes import look_after
+from mailbridge.process import look_after
+from mailbridge.rendering.prepare import Sendable
 from mailbridge.results import SendResult, VerifyReport
-from mailbridge.routing import Router
-from mailbridge.server_stats import ServerStats, sum_of_pools
-from mailbridge.session import Session
-from mailbridge.upstream import Upstream
-from mailbridge.verification import verify
+from mailbridge.verify import verify
 
 
 class Mailer:

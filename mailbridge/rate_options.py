@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from mailbridge.options import as_count, as_seconds, build_group, imported, invalid
+from mailbridge.config.groups import as_count, as_seconds, build_group, imported, invalid
 
 #: Asked at each dispatch: the seconds to wait before asking again, or 0.0 for "go", which it has counted.
 RateLimiter = Callable[[], float]

@@ -6,9 +6,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from mailbridge.config import SMTPConfig
+from mailbridge.config.smtp_config import SMTPConfig
+from mailbridge.deadline import Deadline
 from mailbridge.mailer import Mailer
-from mailbridge.net.deadline import Deadline
 
 # Many tenants with their own servers must not grow a process without end: with five sessions
 # each, this is well below the usual limit of 1024 open files.

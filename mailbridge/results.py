@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from mailbridge.envelope import Envelope
     from mailbridge.errors import MailbridgeError, RecipientsRefused
+    from mailbridge.message.envelope import Envelope
 
 # Reply text comes from the other side: it is capped where it enters messages and logs.
 MAX_SHOWN_CHARACTERS = 1024

@@ -5,8 +5,8 @@ The replay of a stale session is not a retry and is always on; see `is_stale`.
 
 from collections.abc import Callable
 
+from mailbridge.config.groups import RetryOptions
 from mailbridge.errors import ConnectionLost, MailbridgeError, TLSFailed
-from mailbridge.options import RetryOptions
 
 
 def pause_before_next(

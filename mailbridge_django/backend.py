@@ -35,8 +35,8 @@ from mailbridge import (
     clears_locals,
 )
 from mailbridge_django import signals
-from mailbridge_django.configured import ConfiguredBackend
-from mailbridge_django.reporting import one_send_deeper, report
+from mailbridge_django.base import ConfiguredBackend
+from mailbridge_django.logs import one_send_deeper, report
 from mailbridge_django.resolver import resolved_config
 
 # What Django calls the mailer that is used if no other is named.

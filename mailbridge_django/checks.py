@@ -25,7 +25,7 @@ from mailbridge_django.compat import MailerMisconfigured, uses_mailers
 from mailbridge_django.error_reports import shown_by_reports
 from mailbridge_django.handler import mailers
 from mailbridge_django.ratelimit import CacheRateLimiter
-from mailbridge_django.tokens import CacheTokenStore
+from mailbridge_django.token_store import CacheTokenStore
 
 _UNSHARED = {
     "LocMemCache": "which each worker has for itself",

@@ -14,7 +14,7 @@ from typing import Any
 
 from django.dispatch import Signal
 
-from mailbridge_django.reporting import report
+from mailbridge_django.logs import report
 
 __all__ = ["CancelSend", "announce", "post_send", "pre_send", "send_failed"]
 

@@ -17,7 +17,7 @@ from typing import Self
 from urllib.parse import quote
 
 from mailbridge.inbox import Inbox, ReceivedMail
-from mailbridge.inbox.serving import InboxServer
+from mailbridge.inbox.server import InboxServer
 from tests.servers.certificates import make_certificates
 from tests.servers.relay import Relay
 

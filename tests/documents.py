@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mailbridge.defaults import MessageDefaults
-from mailbridge.dkim_options import DKIMOptions
-from mailbridge.oauth2_options import OAuth2Options
-from mailbridge.options import PoolOptions, RetryOptions, Timeouts, TLSOptions
+from mailbridge.config.defaults import MessageDefaults
+from mailbridge.config.dkim import DKIMOptions
+from mailbridge.config.groups import PoolOptions, RetryOptions, Timeouts, TLSOptions
+from mailbridge.config.oauth2 import OAuth2Options
 from mailbridge.rate_options import RateOptions
 
 ROOT = Path(__file__).parent.parent

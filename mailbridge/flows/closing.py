@@ -1,9 +1,9 @@
 """Small conversations on an open session: RSET, NOOP, QUIT (RFC 5321 section 4.1.1)."""
 
-from mailbridge.flows.steps import any_answer
-from mailbridge.protocol.commands import Command
-from mailbridge.protocol.wire import Wire
 from mailbridge.results import Reply
+from mailbridge.smtp.commands import Command
+from mailbridge.smtp.flows.steps import any_answer
+from mailbridge.smtp.wire import Wire
 
 
 async def single(wire: Wire, command: Command) -> Reply:

@@ -3,7 +3,7 @@
 For development and tests. It is no mail store: who can reach its page can read and delete everything.
 """
 
-from mailbridge.inbox.reading import Part, Reading, read
+from mailbridge.inbox.mail import Part, Reading, read
 from mailbridge.inbox.store import MOST_BYTES, MOST_MAILS, Inbox, ReceivedMail
 
 __all__ = ["MOST_BYTES", "MOST_MAILS", "Inbox", "Part", "Reading", "ReceivedMail", "read"]

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from mailbridge.inbox.reading import Reading, read
+from mailbridge.inbox.mail import Reading, read
 from mailbridge.results import printable
 
 #: Mails that are kept in memory; the oldest go first.

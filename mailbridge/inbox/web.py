@@ -12,8 +12,8 @@ from typing import Any
 from flask import Flask, Response, abort, jsonify, request, send_from_directory, url_for
 from werkzeug.exceptions import HTTPException
 
-from mailbridge.inbox import framed
-from mailbridge.inbox.reading import Part
+from mailbridge.inbox import sandbox
+from mailbridge.inbox.mail import Part
 from mailbridge.inbox.store import Inbox, ReceivedMail
 
 #: The longest that a request may wait for a mail, in seconds; proxies and browsers give up after more.
@@ -137,8 +137,10 @@ def _add_mail(app: Flask, inbox: Inbox) -> None:
     def html(identity: str) -> Response:
         """For the frame; with `remote=1` images and styles from elsewhere may be loaded."""
         is_remote = request.args.get("remote") == "1"
-        response = Response(framed.document(found(identity).reading), content_type="text/html; charset=utf-8")
-        response.headers.update(framed.headers(remote=is_remote))
+        response = Response(
+            sandbox.document(found(identity).reading), content_type="text/html; charset=utf-8"
+        )
+        response.headers.update(sandbox.headers(remote=is_remote))
         return response
 
     @app.get("/api/messages/<identity>/attachments/<int:number>")
@@ -200,7 +202,7 @@ def whole(mail: ReceivedMail) -> dict[str, Any]:
         "message_id": said.message_id,
         "text": said.text,
         "html": said.html,
-        "has_remote_content": framed.has_remote_content(said.html),
+        "has_remote_content": sandbox.has_remote_content(said.html),
         "headers": [list(header) for header in said.headers],
         "parts": [_part(mail, number, part) for number, part in enumerate(said.parts)],
         "client": mail.client,

@@ -10,14 +10,14 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from mailbridge.client.transcript import DialogueLog
+from mailbridge.config.groups import Timeouts
+from mailbridge.deadline import NEVER, Clock, Deadline
 from mailbridge.errors import DeadlineExceeded, InvalidMessage, MailbridgeError, ReplyTimeout
-from mailbridge.flows.steps import Limit, Look, ReadPiece, Step, Transfer, WriteContent
-from mailbridge.net.deadline import NEVER, Clock, Deadline
-from mailbridge.net.dialogue_log import DialogueLog
-from mailbridge.net.streams import Stream
-from mailbridge.net.tls_errors import tls_error
-from mailbridge.options import Timeouts
+from mailbridge.net.stream import Stream
+from mailbridge.net.tls.errors import tls_error
 from mailbridge.results import printable
+from mailbridge.smtp.flows.steps import Limit, Look, ReadPiece, Step, Transfer, WriteContent
 
 R = TypeVar("R")
 

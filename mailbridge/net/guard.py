@@ -8,11 +8,11 @@ gets the name, of which only what it spells is judged.
 import socket
 from dataclasses import replace
 
+from mailbridge.config.proxies import ProxyURL
+from mailbridge.deadline import Deadline
 from mailbridge.errors import ConnectFailed, ConnectTimeout, NameNotResolved
-from mailbridge.net.deadline import Deadline
-from mailbridge.net.dialing import Target, interleaved, refusal_as_internal
-from mailbridge.net.resolving import Address, ascii_host, literal, resolve
-from mailbridge.proxies import ProxyURL
+from mailbridge.net.dialer import Target, interleaved, refusal_as_internal
+from mailbridge.net.resolver import Address, ascii_host, literal, resolve
 
 # Each is a connection to the proxy of its own, and somebody else may have written the DNS records.
 MOST_ADDRESSES = 4

@@ -3,8 +3,8 @@
 import io
 from typing import Any
 
-from mailbridge.net.deadline import Deadline
-from mailbridge.net.streams import Stream
+from mailbridge.deadline import Deadline
+from mailbridge.net.stream import Stream
 
 
 class StreamFile(io.RawIOBase):

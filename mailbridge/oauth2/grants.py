@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+from mailbridge.config.oauth2 import OAuth2Options
 from mailbridge.errors import ConfigurationError
-from mailbridge.oauth2_options import OAuth2Options
 from mailbridge.secret import Secret
 
 # RFC 7523 section 3: short. Google refuses more than an hour; the rest is room for clocks that differ.

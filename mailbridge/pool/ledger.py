@@ -15,10 +15,10 @@ from itertools import count
 from math import inf
 from typing import Generic, Protocol, TypeVar
 
-from mailbridge.options import PoolOptions
+from mailbridge.config.groups import PoolOptions
+from mailbridge.message.priority import NORMAL_LANE
 from mailbridge.pool.sizing import Size
 from mailbridge.pool.stats import PoolStats
-from mailbridge.priorities import NORMAL_LANE
 
 
 class Poolable(Protocol):

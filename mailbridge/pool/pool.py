@@ -19,14 +19,14 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from mailbridge.config.groups import PoolOptions
+from mailbridge.deadline import NEVER, Clock, Deadline
 from mailbridge.logs import ROOT, Log
-from mailbridge.net.deadline import NEVER, Clock, Deadline
-from mailbridge.options import PoolOptions
+from mailbridge.message.priority import NORMAL_LANE
 from mailbridge.pool import failures
 from mailbridge.pool.lease import Lease
 from mailbridge.pool.ledger import Claim, Ending, Ledger, Place, T
 from mailbridge.pool.stats import PoolStats
-from mailbridge.priorities import NORMAL_LANE
 
 R = TypeVar("R")
 

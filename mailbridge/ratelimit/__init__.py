@@ -4,6 +4,6 @@
 process, `redis_limiter` asks Redis for all processes. Public are the limiters alone.
 """
 
-from mailbridge.ratelimit.redis_limiter import RedisRateLimiter
+from mailbridge.ratelimit.redis import RedisRateLimiter
 
 __all__ = ["RedisRateLimiter"]

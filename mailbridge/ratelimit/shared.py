@@ -10,10 +10,10 @@ import threading
 from collections.abc import Hashable
 from weakref import WeakValueDictionary
 
-from mailbridge.config import SMTPConfig
-from mailbridge.net.deadline import Clock
+from mailbridge.config.smtp_config import SMTPConfig
+from mailbridge.deadline import Clock
 from mailbridge.rate_options import RateOptions
-from mailbridge.ratelimit.turns import FreeTurns, LimitedTurns, Turns
+from mailbridge.ratelimit.permits import FreeTurns, LimitedTurns, Turns
 
 # Each has some hundred bytes beside the times of its messages. Beyond that, what has no bearing on messages
 # to come is dropped.

@@ -1,7 +1,7 @@
 """A receiving SMTP server, with PROXY protocol, for development, tests and incoming mail (extra `server`)."""
 
-from mailbridge.protocol.proxy_tlvs import ProxySsl
-from mailbridge.server.rejection import Reject
+from mailbridge.proxy_protocol.tlvs import ProxySsl
+from mailbridge.server.reject import Reject
 from mailbridge.server.server import MailServer
 from mailbridge.server.session import ProxyTlvs, ReceivedEnvelope, Session, TLSSession
 

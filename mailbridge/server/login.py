@@ -5,7 +5,7 @@ Who may do what after a login is not decided here.
 
 from mailbridge.secret import Secret
 from mailbridge.server.hooks import Hooks
-from mailbridge.server.policy import Policy
+from mailbridge.server.options import Policy
 
 
 class Logins:

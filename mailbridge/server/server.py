@@ -16,13 +16,13 @@ from types import TracebackType
 from typing import Any
 
 from mailbridge import logs
+from mailbridge.config.groups import as_count, invalid
 from mailbridge.errors import ConfigurationError
-from mailbridge.net.own_name import ehlo_name
-from mailbridge.options import as_count, invalid
+from mailbridge.net.ehlo_name import ehlo_name
 from mailbridge.secret import Secret
-from mailbridge.server import journal
-from mailbridge.server.policy import build
-from mailbridge.server.reception import Reception
+from mailbridge.server import logs as server_logs
+from mailbridge.server.acceptor import Reception
+from mailbridge.server.options import build
 from mailbridge.server.session import ReceivedEnvelope, Session
 
 _BACKLOG = 1024  # connections that wait in the kernel
@@ -137,7 +137,7 @@ class MailServer:
             on_rcpt_to=on_rcpt_to,
             on_message=on_message,
             name=ehlo_name(f"{host}:0") if name is None else name,
-            logger=logger or journal.default_logger,
+            logger=logger or server_logs.default_logger,
         )
         self._lock = threading.Lock()
         self._running: _Running | None = None
@@ -218,7 +218,7 @@ class _Running:
 
     def _run(self) -> None:
         try:
-            with journal.aiosmtpd_kept_quiet(), asyncio.Runner() as runner:
+            with server_logs.aiosmtpd_kept_quiet(), asyncio.Runner() as runner:
                 self._loop = runner.get_loop()
                 runner.run(self._serve())
         except BaseException as error:

@@ -7,8 +7,8 @@ claim; what a PROXY header says is as good as the peer that sent it.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mailbridge.protocol.proxy_tlvs import ProxySsl, Tlvs
-from mailbridge.protocol.proxy_value import ProxyHeader
+from mailbridge.proxy_protocol.tlvs import ProxySsl, Tlvs
+from mailbridge.proxy_protocol.value import ProxyHeader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

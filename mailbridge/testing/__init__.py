@@ -7,9 +7,9 @@ a mailer, without a server. The pytest fixtures stand in `plugin`.
 
 from typing import TYPE_CHECKING, Any
 
-from mailbridge.testing.behaviour import DEFAULT_KEYWORDS
 from mailbridge.testing.faults import Fault
-from mailbridge.testing.journal import Connection, ReceivedMessage
+from mailbridge.testing.options import DEFAULT_KEYWORDS
+from mailbridge.testing.records import Connection, ReceivedMessage
 from mailbridge.testing.script import Dialogue
 from mailbridge.testing.server import ScriptedServer
 

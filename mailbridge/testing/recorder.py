@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from mailbridge.config import SMTPConfig
-from mailbridge.envelope import Envelope
+from mailbridge.config.smtp_config import SMTPConfig
+from mailbridge.delivery.session import Session
 from mailbridge.errors import MailbridgeError
 from mailbridge.mailer import Mailer
-from mailbridge.preparing import Sendable, prepared, priority_of
-from mailbridge.priorities import Priority, lane_of
+from mailbridge.message.envelope import Envelope
+from mailbridge.message.priority import Priority, lane_of
 from mailbridge.registry import make_mailers
-from mailbridge.rendering import Rendered
+from mailbridge.rendering.prepare import Sendable, prepared, priority_of
+from mailbridge.rendering.render import Rendered
 from mailbridge.results import Reply, SendResult, VerifyReport
-from mailbridge.session import Session
 from mailbridge.testing.expectations import Expectations
 
 __all__ = ["RecordedMessage", "RecordingMailer", "recording"]

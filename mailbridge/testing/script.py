@@ -20,11 +20,11 @@ import ssl
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from mailbridge.testing.channel import Channel, Over
 from mailbridge.testing.content import unstuffed
+from mailbridge.testing.fault_actions import perform
 from mailbridge.testing.faults import Fault, Kind
-from mailbridge.testing.journal import Connection, Journal, ReceivedMessage
-from mailbridge.testing.performing import perform
+from mailbridge.testing.records import Connection, Journal, ReceivedMessage
+from mailbridge.testing.wire import Channel, Over
 
 __all__ = ["Dialogue", "Performance"]
 

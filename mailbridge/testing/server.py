@@ -17,15 +17,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from mailbridge.testing.behaviour import DEFAULT_KEYWORDS, Behaviour, Replies
-from mailbridge.testing.channel import Channel, Over
 from mailbridge.testing.expectations import Expectations
 from mailbridge.testing.faults import Fault, FaultPlan
-from mailbridge.testing.journal import Connection, Journal, ReceivedMessage
-from mailbridge.testing.listening import Listener, Path, listening_socket, server_context
+from mailbridge.testing.listener import Listener, Path, listening_socket, server_context
+from mailbridge.testing.options import DEFAULT_KEYWORDS, Behaviour, Replies
+from mailbridge.testing.records import Connection, Journal, ReceivedMessage
+from mailbridge.testing.responder import Speaker
 from mailbridge.testing.script import Dialogue, Performance
 from mailbridge.testing.session import Session
-from mailbridge.testing.speaker import Speaker
+from mailbridge.testing.wire import Channel, Over
 
 __all__ = ["ScriptedServer"]
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import base64
 import binascii
 
-from mailbridge.testing.channel import Over
 from mailbridge.testing.faults import Fault
+from mailbridge.testing.responder import Speaker
 from mailbridge.testing.sasl import EXCHANGES, Exchange
-from mailbridge.testing.speaker import Speaker
 from mailbridge.testing.transactions import Transactions
+from mailbridge.testing.wire import Over
 
 __all__ = ["Session"]
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from mailbridge.testing.behaviour import chosen
-from mailbridge.testing.channel import Over
 from mailbridge.testing.content import ContentReader, content_violations, unstuffed
 from mailbridge.testing.faults import Fault, as_wire
-from mailbridge.testing.journal import ReceivedMessage
-from mailbridge.testing.speaker import Speaker
+from mailbridge.testing.options import chosen
+from mailbridge.testing.records import ReceivedMessage
+from mailbridge.testing.responder import Speaker
+from mailbridge.testing.wire import Over
 
 __all__ = ["Transactions"]
 

@@ -24,9 +24,9 @@ from mailbridge import (
     RetryOptions,
     SendResult,
     SMTPConnection,
-    content_files,
     render,
 )
+from mailbridge.rendering import files
 from mailbridge.testing import DEFAULT_KEYWORDS, Fault, ScriptedServer
 from tests.acceptance.sending import (
     RECIPIENT,
@@ -221,7 +221,7 @@ def test_a_file_that_changes_meanwhile_is_never_committed(
 ) -> None:
     content = Content("path", tmp_path / "large.eml")
     path, pread, calls = content(), os.pread, 0
-    reads = len(LARGE) // content_files.PIECE_SIZE + 2  # to its end, once
+    reads = len(LARGE) // files.PIECE_SIZE + 2  # to its end, once
 
     def read(descriptor: int, size: int, position: int) -> bytes:
         nonlocal calls
@@ -232,7 +232,7 @@ def test_a_file_that_changes_meanwhile_is_never_committed(
                 change(path)
         return pread(descriptor, size, position)
 
-    monkeypatch.setattr(content_files.os, "pread", read)
+    monkeypatch.setattr(files.os, "pread", read)
     with (
         ScriptedServer(keywords=keywords) as server,
         mailer_for(server, partial=partial, retry=AT_ONCE) as mailer,

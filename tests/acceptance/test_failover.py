@@ -33,7 +33,7 @@ from mailbridge import (
     SMTPConfig,
 )
 from mailbridge.breaker import COOLDOWN
-from mailbridge.server_breaker import FIRST_COOLDOWN, LONGEST_COOLDOWN
+from mailbridge.delivery.breakers import FIRST_COOLDOWN, LONGEST_COOLDOWN
 from mailbridge.testing import DEFAULT_KEYWORDS, Fault, ScriptedServer
 from tests.acceptance.crowd import side_by_side
 from tests.acceptance.fault_cases import (
@@ -249,7 +249,7 @@ def test_a_session_that_falls_silent_leaves_time_for_the_others_too() -> None:
 
 def test_a_probe_has_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as the server was left alone, and not the ten seconds that a greeting may take else."""
-    monkeypatch.setattr("mailbridge.server_breaker.FIRST_COOLDOWN", 0.5)
+    monkeypatch.setattr("mailbridge.delivery.breakers.FIRST_COOLDOWN", 0.5)
     silent = Fault("greeting", "silence", connection=None, occurrence=None)
     with pair(silent) as both:
         both.send(1, deadline=1.6)

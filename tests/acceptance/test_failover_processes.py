@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mailbridge import Mailer, NobodyListens, PoolClosed, SendResult, SMTPConfig
-from mailbridge.server_breaker import FIRST_COOLDOWN
+from mailbridge.delivery.breakers import FIRST_COOLDOWN
 from mailbridge.testing import Fault, ScriptedServer
 from tests.acceptance.crowd import in_threads
 from tests.acceptance.pairs import address, entry, pair

@@ -20,7 +20,7 @@ from tests.servers.fixtures import ask_for
 from tests.servers.process import wait_until
 
 if TYPE_CHECKING:
-    from mailbridge.inbox.serving import InboxServer
+    from mailbridge.inbox.server import InboxServer
     from tests.servers.chromium import Chromium
 
 pytestmark = [pytest.mark.needs("flask"), pytest.mark.needs("aiosmtpd"), pytest.mark.needs("selenium")]
@@ -89,7 +89,7 @@ def other_site() -> Iterator[OtherSite]:
 @pytest.fixture
 def server() -> Iterator[InboxServer]:
     from mailbridge.inbox import Inbox
-    from mailbridge.inbox.serving import InboxServer
+    from mailbridge.inbox.server import InboxServer
 
     with InboxServer(Inbox(), http_port=0) as server:
         yield server

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mailbridge import Mailer
-from mailbridge.net.streams import Stream
+from mailbridge.net.stream import Stream
 from mailbridge.testing import DEFAULT_KEYWORDS, ScriptedServer
 from tests.acceptance.sending import PASSWORD, USER, committed, envelope, mailer_for, message
 from tests.servers.certificates import Certificates

@@ -14,7 +14,7 @@ from werkzeug.debug.tbtools import DebugTraceback
 
 import mailbridge
 from mailbridge import TokenUnavailable
-from mailbridge.oauth2.registry import forget_sources
+from mailbridge.oauth2.shared import forget_sources
 from mailbridge.testing import ScriptedServer
 from mailbridge_flask import Mail
 from mailbridge_flask import Message as FlaskMessage

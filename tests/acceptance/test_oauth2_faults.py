@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from mailbridge import ConnectionLost, DeadlineExceeded, Mailer, TokenUnavailable
-from mailbridge.oauth2.registry import forget_sources, source_for
-from mailbridge.oauth2.sources import LONGEST_PAUSE
+from mailbridge.oauth2.shared import forget_sources, source_for
+from mailbridge.oauth2.source import LONGEST_PAUSE
 from mailbridge.testing import Fault, ScriptedServer
 from tests.acceptance.crowd import in_threads
 from tests.acceptance.sending import MARGIN, USER, ShiftedClock, committed, config_for, envelope, message

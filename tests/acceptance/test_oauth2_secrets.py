@@ -24,7 +24,7 @@ from mailbridge import (
     SMTPConfig,
     TokenUnavailable,
 )
-from mailbridge.oauth2.registry import forget_sources, source_for
+from mailbridge.oauth2.shared import forget_sources, source_for
 from mailbridge.testing import ScriptedServer
 from tests.acceptance.oauth2_sentinels import (
     ACCESS_TOKEN,

@@ -23,11 +23,11 @@ from mailbridge import (
     ReplyTimeout,
     SMTPConfig,
     SMTPConnection,
-    mechanisms,
-    proxies,
     register_proxy,
     register_sasl,
 )
+from mailbridge.config import auth as auth_options
+from mailbridge.config import proxies
 from mailbridge.testing import Dialogue, Fault, ScriptedServer
 from tests.servers.certificates import Certificates
 
@@ -39,7 +39,7 @@ TEXT = f"From: {FROM}\r\nTo: {TO}\r\nSubject: Test\r\n\r\nHello!"
 def registers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is forgotten after it."""
     monkeypatch.setattr(proxies, "_registered", {})
-    monkeypatch.setattr(mechanisms, "_registered", {})
+    monkeypatch.setattr(auth_options, "_registered", {})
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from mailbridge import (
     ProxyURL,
     SMTPConfig,
 )
-from mailbridge.net.deadline import Deadline
+from mailbridge.deadline import Deadline
 from mailbridge.results import STAGE_NAMES
 from mailbridge.testing import ScriptedServer
 from tests.acceptance.sending import USER, committed, envelope, message

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from mailbridge import ConnectionLost, MailbridgeError, Mailer, SMTPConfig, SMTPConnection
-from mailbridge.net.deadline import Deadline
-from mailbridge.protocol import proxy_header
-from mailbridge.protocol.proxy_value import ProxyHeader
+from mailbridge.deadline import Deadline
+from mailbridge.proxy_protocol import header as proxy_header
+from mailbridge.proxy_protocol.value import ProxyHeader
 from mailbridge.testing import ScriptedServer
 from tests.acceptance.sending import envelope, message
 from tests.servers.fixtures import StartScriptedProxy
@@ -164,7 +164,7 @@ def test_a_server_that_is_gone_before_the_header_is_a_lost_connection(
     def send(self: object, data: bytes, deadline: Deadline, **_: Any) -> int:
         raise error
 
-    monkeypatch.setattr("mailbridge.net.streams.Stream.send", send)
+    monkeypatch.setattr("mailbridge.net.stream.Stream.send", send)
     with ScriptedServer(strict=False) as server:
         config = SMTPConfig(host="127.0.0.1", port=server.port, security="none", proxy_protocol=1)
         with pytest.raises(ConnectionLost) as caught:
@@ -176,7 +176,7 @@ def test_a_deadline_that_ends_before_the_header_is_an_error_of_ours(monkeypatch:
     def send(self: object, data: bytes, deadline: Deadline, **_: Any) -> int:
         raise TimeoutError(110, "The time limit ran out")
 
-    monkeypatch.setattr("mailbridge.net.streams.Stream.send", send)
+    monkeypatch.setattr("mailbridge.net.stream.Stream.send", send)
     with ScriptedServer(strict=False) as server:
         config = SMTPConfig(host="127.0.0.1", port=server.port, security="none", proxy_protocol=2)
         with pytest.raises(MailbridgeError) as caught:

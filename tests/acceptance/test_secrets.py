@@ -31,8 +31,8 @@ from mailbridge import (
     SMTPConfig,
     SMTPConnection,
 )
-from mailbridge.net.streams import Stream
-from mailbridge.protocol import xtext
+from mailbridge.net.stream import Stream
+from mailbridge.smtp import xtext
 from mailbridge.testing import Dialogue, Fault, ScriptedServer
 from tests.acceptance.sending import USER, committed, envelope, mailer_for, message
 from tests.servers.process import free_ports

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from mailbridge.server.line import Line
+from mailbridge.server.connection import Line
 from tests.receiving import MAIL, SECONDS, Caller, mailroom
 from tests.servers.certificates import Certificates
 from tests.servers.process import wait_until

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from mailbridge.protocol.crc32c import crc32c
+from mailbridge.proxy_protocol.crc32c import crc32c
 from mailbridge.server import Session
 from tests.receiving import MAIL, SECONDS, Caller, Mailroom, mailroom
 

@@ -29,8 +29,8 @@ from mailbridge import (
     TLSFailed,
     TLSModeMismatch,
 )
-from mailbridge.net import reaching as reaching_module
-from mailbridge.net.dialing import Dialed, Target, dial
+from mailbridge.net.dialer import Dialed, Target, dial
+from mailbridge.net.proxy import route as reaching_module
 from mailbridge.testing import Dialogue, Fault, ScriptedServer
 from tests.acceptance.sending import PASSWORD, USER, committed, config_for, envelope, mailer_for, message
 from tests.servers.certificates import Certificates, Identity

@@ -239,7 +239,7 @@ def test_oauth2_takes_the_place_of_the_password() -> None:
 
 def test_mechanisms_are_named_as_everywhere_one_of_ones_own_by_its_path() -> None:
     login = {"MAILBRIDGE_USERNAME": "u", "MAILBRIDGE_PASSWORD": "p"}
-    path = "mailbridge.protocol.sasl.plain.Plain"  # stands for one: a class with a name
+    path = "mailbridge.smtp.sasl.plain.Plain"  # stands for one: a class with a name
     assert config_of(MAILBRIDGE_AUTH=["external", path], **login).auth == ("EXTERNAL", path)
     assert config_of(MAILBRIDGE_AUTH="EXTERNAL").has_credentials
     with pytest.raises(ConfigurationError, match="can't be imported"):

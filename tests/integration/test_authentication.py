@@ -350,7 +350,7 @@ class TestClearText:
         monkeypatch: pytest.MonkeyPatch,
         security: str,
     ) -> None:
-        monkeypatch.setattr("mailbridge.net.resolving.Address.is_loopback", False)
+        monkeypatch.setattr("mailbridge.net.resolver.Address.is_loopback", False)
         sink = smtp_sink()
         client = mailer(sink, security=security, **LOGIN)
         with pytest.raises(ConfigurationError, match="The password would travel in clear text") as raised:
@@ -363,7 +363,7 @@ class TestClearText:
     def test_allowed_elsewhere_for_who_takes_the_risk(
         self, exim: Exim, mailer: StartMailer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("mailbridge.net.resolving.Address.is_loopback", False)
+        monkeypatch.setattr("mailbridge.net.resolver.Address.is_loopback", False)
         options = {"security": "none", "allow_insecure_auth": True, **LOGIN}
         assert new_mail().send(mailer(exim.plain, **options)).accepted
 

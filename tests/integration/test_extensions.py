@@ -22,7 +22,7 @@ from mailbridge import (
     SMTPConnection,
     render,
 )
-from mailbridge.protocol import xtext
+from mailbridge.smtp import xtext
 from tests.integration.conftest import Configure, StartMailer
 from tests.integration.mails import INBOX, SENDER, Mail, new_mail
 from tests.servers.exim import Exim

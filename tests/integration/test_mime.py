@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from mailbridge import Message, render
-from mailbridge.fields import looks_encoded
-from mailbridge.message import Attachment
+from mailbridge.message.headers import looks_encoded
+from mailbridge.message.message import Attachment
 from tests.servers.doveadm import Doveadm
 from tests.servers.mailparser import Mailparser
 from tests.servers.parsed_mail import Mailboxes, ParsedFile, ParsedMail, in_one_form, parse_by_python

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mailbridge import AccessToken, AuthenticationFailed, Mailer, TokenUnavailable
-from mailbridge.oauth2.registry import forget_sources
+from mailbridge.oauth2.shared import forget_sources
 from tests.integration.conftest import StartMailer
 from tests.integration.mails import new_mail
 from tests.servers.certificates import Certificates

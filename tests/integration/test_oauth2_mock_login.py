@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mailbridge.oauth2.registry import forget_sources
+from mailbridge.oauth2.shared import forget_sources
 from tests.integration.conftest import StartMailer
 from tests.integration.mails import new_mail
 from tests.servers.dovecot import Dovecot

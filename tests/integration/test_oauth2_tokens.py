@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from mailbridge import SMTPConfig, TokenUnavailable
-from mailbridge.cli import main
-from mailbridge.net.deadline import Deadline
-from mailbridge.oauth2 import registry
-from mailbridge.oauth2.registry import source_for
+from mailbridge.cli.main import main
+from mailbridge.deadline import Deadline
+from mailbridge.oauth2 import shared
+from mailbridge.oauth2.shared import source_for
 from tests.servers.certificates import Certificates
 from tests.servers.fixtures import StartScriptedProxy
 from tests.servers.oauth2_mock import OAuth2Mock
@@ -26,9 +26,9 @@ from tests.servers.process import wait_until
 
 @pytest.fixture(autouse=True)
 def no_tokens_from_before() -> Iterator[None]:
-    registry.forget_sources()
+    shared.forget_sources()
     yield
-    registry.forget_sources()
+    shared.forget_sources()
 
 
 def config_for(
@@ -76,7 +76,7 @@ def test_a_rotated_refresh_token_is_the_next_one(
     before = len(oauth2_mock.grants())
     rotated = []
     for _ in range(3):
-        registry.forget_sources()  # as after a restart
+        shared.forget_sources()  # as after a restart
         source = source_for(config_for(oauth2_mock, certificates, options))
         if rotated:
             source.drop(source.token(Deadline.after(20))[0])

@@ -18,7 +18,8 @@ from django.core.mail import EmailMessage as DjangoMessage
 from flask import Flask
 
 import mailbridge
-from mailbridge import Mailer, ProxyFailed, SMTPConfig, proxies
+from mailbridge import Mailer, ProxyFailed, SMTPConfig
+from mailbridge.config import proxies
 from mailbridge_flask import Mail
 from mailbridge_flask import Message as FlaskMessage
 from tests.django.conftest import MODES, overridden, settings_for

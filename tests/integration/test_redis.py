@@ -10,7 +10,7 @@ import pytest
 from mailbridge import Envelope, Mailer, RateUnavailable, SMTPConfig
 from mailbridge.errors import ConfigurationError
 from mailbridge.ratelimit import RedisRateLimiter
-from mailbridge.ratelimit.redis_limiter import SCRIPT
+from mailbridge.ratelimit.redis import SCRIPT
 from mailbridge.testing import ScriptedServer
 from tests.rates import is_within
 from tests.servers.process import free_port

@@ -20,10 +20,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from mailbridge import InvalidMessage, Mailer, content_files, content_sources, render
-from mailbridge.content_files import FileContent
-from mailbridge.flows import content as content_flow
-from mailbridge.protocol.content import canonical, has_nul, longest_line
+from mailbridge import InvalidMessage, Mailer, render
+from mailbridge.rendering import files, sources
+from mailbridge.rendering.files import FileContent
+from mailbridge.rendering.lines import canonical, has_nul, longest_line
+from mailbridge.smtp.flows import content as content_flow
 from tests.integration.conftest import StartMailer
 from tests.integration.mails import INBOX, SENDER, Mail, new_mail
 from tests.servers.dovecot import MAILBOXES, PASSWORD, USERNAME
@@ -131,9 +132,9 @@ def way(request: pytest.FixtureRequest, mailer: StartMailer) -> Way:
 def tiny_pieces() -> Iterator[None]:
     """Whatever comes from a file stays in it, and is read and written a few bytes at a time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(content_sources, "MOST_IN_MEMORY", -1)
-        patch.setattr(content_sources, "PIECE_SIZE", 3)
-        patch.setattr(content_files, "PIECE_SIZE", 3)
+        patch.setattr(sources, "MOST_IN_MEMORY", -1)
+        patch.setattr(sources, "PIECE_SIZE", 3)
+        patch.setattr(files, "PIECE_SIZE", 3)
         patch.setattr(content_flow, "_LEAST_PIECE", 1)
         yield
 

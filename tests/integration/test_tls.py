@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pytest
 
 from mailbridge import SMTPConnection
-from mailbridge.net.tls_facts import TLSFacts
+from mailbridge.net.tls.facts import TLSFacts
 from tests.integration.conftest import Configure, StartMailer
 from tests.integration.mails import new_mail
 from tests.servers.certificates import KEY_PASSWORD, Certificates

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from mailbridge.testing.listening import Listener, listening_socket, server_context
+from mailbridge.testing.listener import Listener, listening_socket, server_context
 from tests.servers.certificates import Identity
 from tests.servers.process import LOOPBACK
 from tests.servers.proxy_dialogues import (

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs
 
-from mailbridge.testing.listening import server_context
+from mailbridge.testing.listener import server_context
 from tests.servers.certificates import Identity
 from tests.servers.process import LOOPBACK
 

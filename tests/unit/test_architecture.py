@@ -36,10 +36,16 @@ LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in name
 
 # Beside the layers: importer -> what it must not import, and why.
 NEVER = {
-    "mailbridge.protocol": ("socket ssl time threading logging asyncio select", "it turns bytes into values"),
-    "mailbridge.flows": ("mailbridge.config asyncio time socket ssl select threading", "it asks for steps"),
-    "mailbridge.net": ("mailbridge.protocol", "a driver that understands SMTP would be a second engine"),
-    "mailbridge.pool": ("mailbridge.connection mailbridge.flows mailbridge.protocol", "it lends things"),
+    "mailbridge.smtp": ("socket ssl time threading logging asyncio select", "it turns bytes into values"),
+    "mailbridge.smtp.flows": (
+        "mailbridge.config.smtp_config asyncio time socket ssl select threading",
+        "it asks for steps",
+    ),
+    "mailbridge.net": ("mailbridge.smtp", "a driver that understands SMTP would be a second engine"),
+    "mailbridge.pool": (
+        "mailbridge.client.connection mailbridge.smtp.flows mailbridge.smtp",
+        "it lends things",
+    ),
     "mailbridge.retry": ("mailbridge.pool mailbridge.net time socket", "it decides; the mailer acts"),
     "mailbridge": ("django flask mailbridge_django mailbridge_flask", "the core is neutral"),
     "mailbridge_django": ("flask mailbridge_flask", "the adapters are neighbours, not family"),
@@ -57,7 +63,7 @@ def is_within(module: str, package: str) -> bool:
 
 
 def room_of(module: str) -> str:
-    """The name in LAYERS: "net" for mailbridge.net.tls, "__init__" for mailbridge itself."""
+    """The name in LAYERS: "net" for mailbridge.net.tls.context, "__init__" for mailbridge itself."""
     return module.split(".")[1] if "." in module else "__init__"
 
 
@@ -96,8 +102,12 @@ def wrong_arrows(sources: Sources) -> Iterator[str]:
                     continue
                 if is_within(module, importer) and any(is_within(target, name) for name in forbidden.split()):
                     yield f"{module} imports {target}: {reason}"
-            is_step = target == "mailbridge.flows.steps"
-            if is_within(module, "mailbridge.net") and is_within(target, "mailbridge.flows") and not is_step:
+            is_step = target == "mailbridge.smtp.flows.steps"
+            if (
+                is_within(module, "mailbridge.net")
+                and is_within(target, "mailbridge.smtp.flows")
+                and not is_step
+            ):
                 yield f"{module} imports {target}: a driver knows the steps, not the conversations"
             if is_within(module, "mailbridge") and is_within(target, "mailbridge"):
                 here, there = LAYER_OF.get(room_of(module)), LAYER_OF.get(room_of(target))
@@ -170,19 +180,19 @@ def project_sources() -> Sources:
 
 def test_the_project_keeps_its_arrows() -> None:
     sources = project_sources()
-    assert {"mailbridge", "mailbridge.protocol", "mailbridge.net", *ADAPTERS} <= sources.keys()
+    assert {"mailbridge", "mailbridge.smtp", "mailbridge.net", *ADAPTERS} <= sources.keys()
     assert complaints(sources, mailbridge.__all__) == []
 
 
 SOUND: Sources = {
     "mailbridge": "'''.'''\nfrom .mailer import Mailer",
     "mailbridge.errors": "'''.'''",
-    "mailbridge.config": "'''.'''\nfrom . import errors",
-    "mailbridge.protocol": "'''.'''",
-    "mailbridge.protocol.replies": "'''.'''\nfrom ..errors import ProtocolViolation",
-    "mailbridge.flows": "'''.'''",
-    "mailbridge.flows.steps": "'''.'''",
-    "mailbridge.flows.opening": "'''.'''\nfrom ..protocol import replies\nfrom .steps import StartTls",
+    "mailbridge.config.smtp_config": "'''.'''\nfrom . import errors",
+    "mailbridge.smtp": "'''.'''",
+    "mailbridge.smtp.replies": "'''.'''\nfrom ..errors import ProtocolViolation",
+    "mailbridge.smtp.flows": "'''.'''",
+    "mailbridge.smtp.flows.steps": "'''.'''",
+    "mailbridge.smtp.flows.opening": "'''.'''\nfrom ..protocol import replies\nfrom .steps import StartTls",
     "mailbridge.net": "'''.'''\nfrom .driver import Driver",
     "mailbridge.net.driver": "'''.'''\nimport socket\nfrom ..flows import steps",
     "mailbridge.pool": "'''.'''\nfrom .errors import PoolTimeout",
@@ -200,14 +210,18 @@ def test_sound_sources_draw_no_complaint() -> None:
 @pytest.mark.parametrize(
     ("module", "line", "complaint"),
     [
-        ("mailbridge.protocol.replies", "import time", "imports time: it turns bytes"),
-        ("mailbridge.protocol.replies", "from socket import socket", "imports socket"),
-        ("mailbridge.protocol.replies", "def f():\n    import logging.handlers", "imports logging.handlers"),
-        ("mailbridge.flows.opening", "from ..config import SMTPConfig", "imports mailbridge.config: it asks"),
-        ("mailbridge.flows.opening", "from .. import net", "(layer 3): imports only point down"),
+        ("mailbridge.smtp.replies", "import time", "imports time: it turns bytes"),
+        ("mailbridge.smtp.replies", "from socket import socket", "imports socket"),
+        ("mailbridge.smtp.replies", "def f():\n    import logging.handlers", "imports logging.handlers"),
+        (
+            "mailbridge.smtp.flows.opening",
+            "from ..config import SMTPConfig",
+            "imports mailbridge.config.smtp_config: it asks",
+        ),
+        ("mailbridge.smtp.flows.opening", "from .. import net", "(layer 3): imports only point down"),
         ("mailbridge.net.driver", "from ..flows.opening import opening", "knows the steps, not the"),
         ("mailbridge.net.driver", "from ..protocol.replies import parse", "second engine"),
-        ("mailbridge.pool", "from mailbridge.flows import steps", "it lends things"),
+        ("mailbridge.pool", "from mailbridge.smtp.flows import steps", "it lends things"),
         ("mailbridge.retry", "from time import sleep", "it decides; the mailer acts"),
         ("mailbridge.errors", "if TYPE_CHECKING:\n    from .mailer import Mailer", "imports only point down"),
         ("mailbridge.errors", "from mailbridge import Mailer", "imports only point down"),
@@ -220,12 +234,12 @@ def test_sound_sources_draw_no_complaint() -> None:
         (
             "mailbridge.errors",
             "from . import config",
-            "imports itself again, by way of some of mailbridge.config",
+            "imports itself again, by way of some of mailbridge.config.smtp_config",
         ),
         ("mailbridge.mailer", "from mailbridge import Mailer", "mailbridge.mailer imports itself again"),
         ("mailbridge.helpers", "'''.'''", "mailbridge.helpers has no layer"),
-        ("mailbridge.hints", "x = 1", "mailbridge.hints has no docstring"),
-        ("mailbridge.hints", "'''.'''\n" + "x = 1\n" * LONGEST_FILE, "more than 400 lines"),
+        ("mailbridge.client.hints", "x = 1", "mailbridge.client.hints has no docstring"),
+        ("mailbridge.client.hints", "'''.'''\n" + "x = 1\n" * LONGEST_FILE, "more than 400 lines"),
     ],
 )
 def test_a_planted_violation_is_found(module: str, line: str, complaint: str) -> None:

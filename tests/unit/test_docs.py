@@ -13,9 +13,10 @@ from importlib.util import find_spec
 
 import pytest
 
-from mailbridge import config, errors, pool
+from mailbridge import errors, pool
+from mailbridge.config import smtp_config
+from mailbridge.config.urls import SETTINGS_ONLY
 from mailbridge.results import STAGE_NAMES
-from mailbridge.urls import SETTINGS_ONLY
 from tests.documents import DOCUMENTS, GROUPS, OPTIONS, ROOT
 
 # What an example may import that is not of this project, and only in environments that have it.
@@ -63,7 +64,7 @@ def examples() -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize("name", [name for name in config.KNOWN if name not in GROUPS])
+@pytest.mark.parametrize("name", [name for name in smtp_config.KNOWN if name not in GROUPS])
 def test_every_option_is_described(name: str) -> None:
     assert name in rows(OPTIONS)
 
@@ -81,7 +82,7 @@ def test_every_option_of_a_group_is_described_with_its_default(name: str, defaul
 
 def test_no_option_is_described_that_does_not_exist() -> None:
     further = {"dkim.key_file", "dsn.ret", "dsn.notify", "dsn.envid"}
-    known = {*config.KNOWN, *further, *(name for name, _ in group_fields())}
+    known = {*smtp_config.KNOWN, *further, *(name for name, _ in group_fields())}
     described = {name for name in rows(OPTIONS) if re.fullmatch(r"[a-z_]+(\.[a-z_]+)?", name)}
     assert described - known == set()
 

@@ -45,7 +45,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_core_module_imports_without_extras() -> None:
     names = [found.name for found in pkgutil.walk_packages(mailbridge.__path__, "mailbridge.")]
-    assert "mailbridge.config" in names
+    assert "mailbridge.config.smtp_config" in names
     names = [name for name in names if not name.endswith("__main__")]  # importing it would run the program
     names = [name for name in names if name not in NEED_ONE]
     result = run(BLOCK + f"import importlib\nfor name in {names!r}: importlib.import_module(name)")
@@ -74,7 +74,7 @@ def test_importing_mailbridge_loads_no_optional_library_even_where_it_is_install
         ("scram", "from mailbridge import SMTPConfig\nSMTPConfig(auth='SCRAM-SHA-256')"),
         ("gssapi", "from mailbridge import SMTPConfig\nSMTPConfig(auth=['PLAIN', 'NTLM'])"),
         ("server", "from mailbridge.server import MailServer\nMailServer(on_message=print)"),
-        ("inbox", "from mailbridge.inbox.serving import _Page\n_Page(None, '127.0.0.1', 0)"),
+        ("inbox", "from mailbridge.inbox.server import _Page\n_Page(None, '127.0.0.1', 0)"),
         (
             "redis",
             "from mailbridge.ratelimit import RedisRateLimiter\n"
@@ -92,7 +92,7 @@ def test_a_missing_extra_is_named(extra: str, code: str) -> None:
 
 def test_a_login_without_the_extra_for_scram_takes_what_is_there() -> None:
     code = (
-        "from mailbridge.protocol.sasl import Credentials, candidates\n"
+        "from mailbridge.smtp.sasl import Credentials, candidates\n"
         "from mailbridge.secret import Secret\n"
         "offered = ['SCRAM-SHA-256-PLUS', 'SCRAM-SHA-256', 'PLAIN']\n"
         "credentials = Credentials('u', Secret('p'), bindings={'tls-unique': b'x'})\n"

@@ -21,7 +21,7 @@ from mailbridge import (
     SendResult,
     SMTPConfig,
 )
-from mailbridge.ratelimit.turns import LimitedTurns
+from mailbridge.ratelimit.permits import LimitedTurns
 from mailbridge.testing import Fault, ReceivedMessage, ScriptedServer
 
 PATIENCE = 20.0

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import mailbridge
-from mailbridge import DSN, MailbridgeError, SMTPConfig, SMTPConnection, config
+from mailbridge import DSN, MailbridgeError, SMTPConfig, SMTPConnection
+from mailbridge.config import smtp_config
 from tests.documents import GROUPS, ROOT
 
 TEXT = (ROOT / "docs" / "parity.md").read_text(encoding="utf-8")
@@ -86,7 +87,7 @@ def functions_in(path: str) -> frozenset[str]:
 def options() -> frozenset[str]:
     groups = {**GROUPS, "dsn": DSN}
     inner = {f"{group}.{field.name}" for group, kind in groups.items() for field in fields(kind)}
-    return frozenset({*config.KNOWN, *inner})
+    return frozenset({*smtp_config.KNOWN, *inner})
 
 
 def has_attribute(kind: type, name: str) -> bool:

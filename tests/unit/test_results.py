@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailbridge.envelope import Envelope
+from mailbridge.message.envelope import Envelope
 from mailbridge.results import (
     MAX_SHOWN_CHARACTERS,
     STAGE_NAMES,

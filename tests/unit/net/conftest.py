@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mailbridge.net.deadline import Deadline
-from mailbridge.net.streams import Stream
-from mailbridge.net.tls import forget_contexts
+from mailbridge.deadline import Deadline
+from mailbridge.net.stream import Stream
+from mailbridge.net.tls.context import forget_contexts
 from tests.servers.certificates import Certificates, Identity, make_certificates
 
 PATIENCE = 10  # seconds; far more than anything here takes, so that reaching it is a failure

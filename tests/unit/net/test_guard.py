@@ -17,11 +17,11 @@ from mailbridge import (
     SMTPConnection,
     open_channel,
 )
-from mailbridge.net.deadline import Deadline
-from mailbridge.net.dialing import Target
+from mailbridge.config.proxies import parse_proxies
+from mailbridge.deadline import Deadline
+from mailbridge.net.dialer import Target
 from mailbridge.net.guard import MOST_ADDRESSES
-from mailbridge.net.reaching import Reached, reach
-from mailbridge.proxies import parse_proxies
+from mailbridge.net.proxy.route import Reached, reach
 from tests.servers.fixtures import StartScriptedProxy
 from tests.servers.process import wait_until
 from tests.servers.proxy_dialogues import SUCCESS, UNREACHABLE

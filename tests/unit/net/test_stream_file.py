@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from mailbridge.net.deadline import Deadline
+from mailbridge.deadline import Deadline
+from mailbridge.net.stream import Stream
 from mailbridge.net.stream_file import StreamFile
-from mailbridge.net.streams import Stream
 
 SOON = 10.0  # seconds; reaching it is a failure
 Pair = tuple[Stream, socket.socket]

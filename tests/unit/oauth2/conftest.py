@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mailbridge import SMTPConfig
-from mailbridge.oauth2 import registry
+from mailbridge.oauth2 import shared
 from tests.servers.token_server import TokenServer
 
 # The environment without extras runs what needs none.
@@ -23,9 +23,9 @@ CLIENT_SECRET = "cl1ent/S3cret+Wert=&?"
 
 @pytest.fixture(autouse=True)
 def no_tokens_from_before() -> Iterator[None]:
-    registry.forget_sources()
+    shared.forget_sources()
     yield
-    registry.forget_sources()
+    shared.forget_sources()
 
 
 @pytest.fixture

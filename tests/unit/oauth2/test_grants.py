@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from mailbridge import ConfigurationError, Secret
+from mailbridge.config.oauth2 import parse_oauth2
 from mailbridge.oauth2.grants import request_body
-from mailbridge.oauth2_options import parse_oauth2
 
 NOW = 1_700_000_000.7
 URL = "https://idp.test/token"

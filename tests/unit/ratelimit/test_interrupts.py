@@ -1,6 +1,6 @@
 """An interrupt before any line of a turn leaves nobody in line and nothing on its way for ever.
 
-As with the pool (tests/unit/test_pool_interrupts.py): again and again, one line later each time.
+As with the pool (tests/unit/pool/test_interrupts.py): again and again, one line later each time.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Callable
 import pytest
 
 import mailbridge.ratelimit
-from mailbridge.net.deadline import NEVER
-from mailbridge.priorities import NORMAL_LANE
+from mailbridge.deadline import NEVER
+from mailbridge.message.priority import NORMAL_LANE
 from mailbridge.rate_options import RateOptions
-from mailbridge.ratelimit.turns import LimitedTurns
+from mailbridge.ratelimit.permits import LimitedTurns
 from mailbridge.ratelimit.window import Told, Window
 from tests.interrupter import Interrupt, Interrupter
 

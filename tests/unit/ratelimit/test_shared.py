@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from mailbridge import SMTPConfig
-from mailbridge.net.deadline import NEVER
-from mailbridge.priorities import NORMAL_LANE
+from mailbridge.deadline import NEVER
+from mailbridge.message.priority import NORMAL_LANE
 from mailbridge.ratelimit import shared
+from mailbridge.ratelimit.permits import FreeTurns, LimitedTurns
 from mailbridge.ratelimit.shared import turns_for
-from mailbridge.ratelimit.turns import FreeTurns, LimitedTurns
 
 RATE = {"limit": 1, "per": 60}
 

@@ -120,7 +120,7 @@ class TestStopping:
     @pytest.fixture(autouse=True)
     def much_time_for_clients(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """So that whoever is waited for can be told from a busy machine."""
-        monkeypatch.setattr("mailbridge.server.line.LINGER", SECONDS)
+        monkeypatch.setattr("mailbridge.server.connection.LINGER", SECONDS)
 
     def test_the_idle_are_told(self) -> None:
         with mailroom() as room, Caller(room.port) as caller:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mailbridge.testing import ScriptedServer
-from mailbridge.testing.channel import Channel
+from mailbridge.testing.wire import Channel
 
 PATIENCE = 5.0  # seconds until a read that should have ended fails the test
 

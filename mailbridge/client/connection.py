@@ -1,0 +1,368 @@
+"""One SMTP session: connect, log in, send, and say whether it may be used again.
+
+Ties the flows to a stream. It neither retries nor waits for others: that is the pool's and the
+mailer's business. Not for several threads at once.
+"""
+
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+from mailbridge.client.driver import Conversation, complete
+from mailbridge.client.login import Login, with_login
+from mailbridge.client.opening import Connecting
+from mailbridge.client.plan import sending_seconds
+from mailbridge.client.sender import Pace, Sending
+from mailbridge.config.oauth2 import OAuth2Options
+from mailbridge.config.smtp_config import SMTPConfig
+from mailbridge.credentials import require_safe_channel
+from mailbridge.deadline import Clock, Deadline
+from mailbridge.errors import ConfigurationError, ConnectionLost, MailbridgeError
+from mailbridge.flows.closing import single
+from mailbridge.message.envelope import Envelope
+from mailbridge.net.proxy.route import Reached
+from mailbridge.net.tls.facts import TLSFacts
+from mailbridge.protocol.queue_id import queue_id
+from mailbridge.rendering.prepare import Sendable, as_bytes, prepared
+from mailbridge.rendering.render import Rendered
+from mailbridge.results import Reply, SendResult
+from mailbridge.secret import Secret, clear_locals
+from mailbridge.smtp import commands
+from mailbridge.smtp.capabilities import Capabilities
+from mailbridge.smtp.flows.content import Progress
+
+#: A time limit: seconds from now, None for none. (A pool gives a point in time.)
+Seconds = float | Deadline | None
+
+
+class SMTPConnection:
+    """A session with one server: the low-level client, which a mailer's pool is made of.
+
+    `sock`: a socket to use instead of one of its own; it is closed with the session. A connected one
+    is taken as the way to the server, with nothing dialed; one that was never connected is connected
+    as `config` says. `secured`: the bytes of a connected one are encrypted already, so neither TLS
+    nor STARTTLS is spoken on it.
+
+    As a context manager it connects and logs in, and says goodbye at the end. Every method that
+    waits takes a `deadline`, in seconds from now, beside the time limits of `config`; the error is
+    then `DeadlineExceeded`. Once closed it stays closed: `is_open` tells.
+    """
+
+    def __init__(
+        self,
+        config: SMTPConfig,
+        *,
+        sock: socket.socket | None = None,
+        secured: bool = False,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.config = config
+        self.id = secrets.token_hex(4)
+        self._opening = Connecting(config, sock=sock, secured=secured, connection_id=self.id, clock=clock)
+        self._login: Login | None = None
+        self._clock = clock
+        self._sending: Sending | None = None
+
+    def __enter__(self) -> Self:
+        if not self.is_open:
+            self.connect()
+            self.login()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else "closed"
+        return f"<SMTPConnection {self.id} to {self.config.server}, {state}>"
+
+    # ---- what it is like
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the server offers; nothing before `connect`."""
+        return self._opening.capabilities
+
+    @property
+    def greeting(self) -> Reply | None:
+        return self._opening.greeting
+
+    @property
+    def reached(self) -> Reached | None:
+        """How the server was reached; None for a given socket, and before that is known."""
+        return self._opening.reached
+
+    @property
+    def _conversation(self) -> Conversation | None:
+        return self._opening.conversation
+
+    @property
+    def is_open(self) -> bool:
+        return self._conversation is not None and self._conversation.is_open
+
+    @property
+    def secure(self) -> bool:
+        """Whether the bytes are encrypted."""
+        return self._conversation is not None and self._conversation.stream.secure
+
+    @property
+    def tls(self) -> TLSFacts | None:
+        return self._conversation.stream.tls if self._conversation is not None else None
+
+    @property
+    def mechanism(self) -> str | None:
+        """The SASL mechanism that was accepted."""
+        return self._login.mechanism if self._login is not None else None
+
+    @property
+    def token_facts(self) -> str:
+        """Where the access token came from, and how long it is good; never the token."""
+        return self._login.token_facts if self._login is not None else ""
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether a login was accepted."""
+        return self.mechanism is not None
+
+    @property
+    def allows_auth(self) -> bool:
+        """Whether the server offers AUTH, with a mechanism that has a name."""
+        return bool(self.capabilities.auth_mechanisms)
+
+    @property
+    def last_reply(self) -> Reply | None:
+        """What the server said last, to whichever command."""
+        return self._conversation.wire.last_reply if self._conversation is not None else None
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Time spent so far, by stage."""
+        return self._opening.seconds
+
+    @property
+    def round_trips(self) -> int:
+        """Waits for the server so far, connecting and TLS included."""
+        return self._conversation.driver.round_trips if self._conversation is not None else 0
+
+    # ---- opening
+
+    def connect(self, deadline: Seconds = None) -> None:
+        """Dial, TLS as `security` says, greeting, EHLO (LHLO). Closes everything if that fails.
+
+        Raises `ConnectFailed` and its kinds, `ConnectionLost`, `ReplyTimeout`,
+        `ProtocolViolation`, `NotSupported` (STARTTLS is required and not offered).
+        """
+        if self._opening.conversation is not None:
+            raise ConfigurationError("A session is connected once", hint="Make another SMTPConnection.")
+        began = self._clock()
+        try:
+            self._opening.perform(self._limit(deadline))
+        except BaseException as error:
+            self._fail(error, began)
+            raise
+        address = self._conversation.stream.peername if self._conversation is not None else ""
+        version = self.tls.version if self.tls is not None else None
+        self.config.log.opened(self.id, address=address, tls=version, seconds=self._clock() - began)
+
+    def login(
+        self,
+        deadline: Seconds = None,
+        *,
+        username: str | Callable[[], str] | None = None,
+        password: str | Secret | Callable[[], str] | None = None,
+        auth: str | Sequence[str] | None = None,
+        oauth2: OAuth2Options | Mapping[str, Any] | Callable[[], Any] | None = None,
+    ) -> None:
+        """AUTH with the configured credentials, or with those given here, which mean what the options do.
+
+        Without any it does nothing, nor if the session is logged in. To give credentials then is a
+        `ConfigurationError`: a session has one login (RFC 4954 section 4).
+
+        Raises `AuthenticationFailed`, `NotSupported` (AUTH is not offered), `ConfigurationError`
+        (the password would travel in clear text), and closes the session then.
+        """
+        is_given = any(each is not None for each in (username, password, auth, oauth2))
+        if self.authenticated and is_given:
+            hint = "Make another SMTPConnection for another user."
+            raise ConfigurationError("This session is logged in already", stage="auth", hint=hint)
+        outer, began = sys.exception(), self._clock()
+        try:
+            config = self.config
+            if is_given:
+                config = with_login(config, username=username, password=password, auth=auth, oauth2=oauth2)
+            if not config.has_credentials or self.authenticated:
+                return
+            self._log_in(config, self._limit(deadline))
+        except BaseException as error:
+            self._fail(error, began)
+            del username, password, oauth2
+            clear_locals(error, outer=outer)
+            raise
+        self.config.log.logged_in(self.id, mechanism=self.mechanism or "", seconds=self._clock() - began)
+
+    def _log_in(self, config: SMTPConfig, limit: Deadline) -> None:
+        talk = self._opened()
+        require_safe_channel(is_safe=self.secure or self._opening.is_loopback or config.allow_insecure_auth)
+        talk.config = config
+        self._login = Login(talk, config, self.capabilities)
+        self._login.perform(limit)
+
+    # ---- sending
+
+    def send(
+        self,
+        envelope: Envelope | None,
+        content: Sendable | str,
+        deadline: Seconds = None,
+        *,
+        progress: Progress | None = None,
+        pace: Pace | None = None,
+    ) -> SendResult:
+        """Send one message: a `Message` or `EmailMessage`, whose header tells an envelope that is None;
+        bytes, or text that becomes UTF-8; a path, an open binary file, an iterator of bytes. What is
+        `Rendered` goes as it is, all else with the `defaults` and signed by the `dkim` of `config`.
+
+        `progress(sent, size)` is told how many bytes of the content have been written: 0 at first, and
+        `size` when the server has accepted it. What it raises before that ends the session, and the
+        message is not sent. It starts anew where recipients need a further transaction.
+
+        Recipients beyond the server's limit (452 4.5.3, RFC 5321 section 4.5.3.1.10) go in further
+        transactions. Raises `Refused` and its kinds, `NotSupported`, `InvalidMessage` with the
+        session still usable, `ConnectionLost`, `ProtocolViolation`, `DeadlineExceeded` with it
+        closed. `outcome_unknown` on the error says if the server may have taken the message. `pace`
+        says when each transaction may begin.
+        """
+        limit = self._limit(deadline)
+        if envelope is not None and isinstance(content, Rendered):  # its owner closes it
+            return self._send(envelope, content, limit, progress, pace)
+        try:
+            self._opened()
+            envelope, rendered = prepared(
+                as_bytes(content) if isinstance(content, str) else content, envelope, self.config
+            )
+        finally:
+            del content  # the frames of an error outlive it, and reporters show what they hold
+        try:
+            return self._send(envelope, rendered, limit, progress, pace)
+        finally:
+            rendered.close()
+
+    def _send(
+        self,
+        envelope: Envelope,
+        rendered: Rendered,
+        limit: Deadline,
+        progress: Progress | None,
+        pace: Pace | None,
+    ) -> SendResult:
+        sending = self._transactions()
+        began, spent, trips = self._clock(), dict(self.seconds), self.round_trips
+        outer = sys.exception()
+        try:
+            delivered, rendered = sending.send(envelope, rendered, limit, progress=progress, pace=pace)
+        except MailbridgeError as error:
+            clear_locals(error, outer=outer)  # some hold the recipients
+            raise
+        return SendResult(
+            accepted=delivered.accepted,
+            rejected=delivered.rejected,
+            response=delivered.response,
+            envelope=envelope,
+            message_size=rendered.size,
+            queue_id=queue_id(delivered.response.text),
+            message_id=rendered.message_id,
+            connection_id=self.id,
+            server=self.config.server,
+            timings=sending_seconds(spent, self.seconds) | {"total": self._clock() - began},
+            round_trips=self.round_trips - trips,
+        )
+
+    def _transactions(self) -> Sending:
+        talk = self._opened()
+        if self._sending is None:
+            self._sending = Sending(talk, self.config, self.capabilities)
+        return self._sending
+
+    # ---- small commands, closing
+
+    def probe(self, mail_from: str, rcpt_to: tuple[str, ...], deadline: Seconds = None) -> dict[str, Reply]:
+        """Ask MAIL and RCPT and take it back with RSET: what would be accepted. Sends no mail."""
+        deadline = self._limit(deadline)
+        replies: dict[str, Reply] = {}
+        self._transactions().needs_reset = True
+        envelope = Envelope(mail_from, rcpt_to or (mail_from,))
+        replies["mail_from"] = self._single(commands.mail_from(envelope.sender), deadline)
+        if replies["mail_from"].is_positive and rcpt_to:
+            for address in envelope.recipients:
+                replies[address] = self._single(commands.rcpt_to(address), deadline)
+        self.reset(deadline)
+        return replies
+
+    def reset(self, deadline: Seconds = None) -> Reply:
+        """RSET. If the server refuses it, and a transaction was left open, the next one begins with it."""
+        reply = self._single(commands.RSET, deadline)
+        if reply.is_positive:
+            self._transactions().needs_reset = False
+        return reply
+
+    def noop(self, deadline: Seconds = None) -> Reply:
+        """NOOP and its answer."""
+        return self._single(commands.NOOP, deadline)
+
+    def quit(self, deadline: Seconds = None) -> Reply:
+        """QUIT, its answer, and the end of the connection."""
+        talk = self._opened()
+        try:
+            return talk.run(single(talk.wire, commands.QUIT), self._limit(deadline))
+        finally:
+            talk.hang_up()
+
+    def _single(self, command: commands.Command, deadline: Seconds) -> Reply:
+        talk = self._opened()
+        return talk.run(single(talk.wire, command), self._limit(deadline))
+
+    def close(self) -> None:
+        """Hang up at once, with a QUIT ahead of it where the session is in step and that costs no wait.
+
+        Never raises, and never awaits the answer; `quit` does.
+        """
+        if self._conversation is not None:
+            self._conversation.close()
+
+    def abort(self) -> None:
+        """Hang up at once, without a word. Never raises."""
+        if self._conversation is not None:
+            self._conversation.hang_up()
+
+    def abandon(self) -> None:
+        """Let go of the socket without a byte: it belongs to the process this one was forked from."""
+        if self._conversation is not None:
+            self._conversation.abandon()
+
+    def unusable_reason(self) -> str | None:
+        """Why this session can't be used again; None if it can. A look that costs no round trip."""
+        if self._sending is not None and self._sending.is_worn:
+            return "worn: the server takes no further message on it"
+        return self._conversation.unusable_reason() if self._conversation is not None else "closed"
+
+    def _limit(self, deadline: Seconds) -> Deadline:
+        return deadline if isinstance(deadline, Deadline) else Deadline.after(deadline, self._clock)
+
+    def _opened(self) -> Conversation:
+        if self._conversation is None or not self._conversation.is_open:
+            raise ConnectionLost("The session is closed", stage="connection", server=self.config.server)
+        return self._conversation
+
+    def _fail(self, error: BaseException, began: float) -> None:
+        """A session that could not be opened or logged in is no session."""
+        if self._conversation is not None:
+            self._conversation.hang_up()
+        complete(error, self.config)
+        if isinstance(error, MailbridgeError):
+            self.config.log.not_opened(self.id, error, seconds=self._clock() - began)

@@ -1,0 +1,272 @@
+"""What a transaction says of its message, and what its replies and times mean. No I/O."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+
+from mailbridge.client.parameters import (
+    deliver_by,
+    dsn_of_message,
+    dsn_of_recipient,
+    hold,
+    priority,
+    require_length,
+)
+from mailbridge.errors import InvalidMessage, MessageTooLarge, NotSupported
+from mailbridge.message.delivery_options import DSN, DeliverBy
+from mailbridge.message.envelope import Envelope
+from mailbridge.rendering.lines import canonical
+from mailbridge.rendering.render import Rendered, render
+from mailbridge.results import Reply
+from mailbridge.smtp import commands
+from mailbridge.smtp.capabilities import Capabilities
+
+_ENVELOPE_STAGES = ("rset", "mail_from", "rcpt_to", "data")
+_DATA_STAGES = ("content", "final")
+_UTC = "%Y-%m-%d %H:%M:%S UTC"
+_LEAST_RECIPIENTS = 100  # a server must take so many in one transaction (RFC 5321 section 4.5.3.1.8)
+
+
+def mail_parameters(
+    envelope: Envelope, rendered: Rendered, capabilities: Capabilities, *, is_verified: bool = False
+) -> tuple[Rendered, list[str]]:
+    """The parameters of MAIL FROM, and the message as this server can take it.
+
+    SMTPUTF8 (RFC 6531) and BODY (RFC 6152, RFC 3030) where the message needs them, SIZE (RFC 1870)
+    where it is offered, and what the envelope wishes. `is_verified`: the session has TLS, and the
+    server's certificate was checked. Raises `NotSupported` for what is needed and not offered,
+    `MessageTooLarge` for what is beyond the server's limit.
+    """
+    parameters: list[str] = []
+    if envelope.needs_smtputf8 or rendered.needs_smtputf8:
+        if "SMTPUTF8" not in capabilities:
+            raise NotSupported(
+                f"{_needing_utf8(envelope)} needs SMTPUTF8, which the server does not offer",
+                extension="SMTPUTF8",
+                stage="mail_from",
+            )
+        parameters.append("SMTPUTF8")
+    rendered, body = _body(envelope, rendered, capabilities)
+    parameters += body
+    if "SIZE" in capabilities:
+        _require_size(envelope, rendered.size, capabilities.size_limit)
+        parameters.append(f"SIZE={rendered.size}")
+    parameters += _wishes(envelope, rendered, capabilities, is_verified=is_verified)
+    require_length(commands.mail_from(envelope.sender, parameters), parameters)
+    return rendered, parameters
+
+
+def recipient_parameters(envelope: Envelope, capabilities: Capabilities) -> dict[str, list[str]]:
+    """The parameters of RCPT TO by recipient: NOTIFY and ORCPT (RFC 3461) where reports are asked for.
+
+    Raises `NotSupported` as `mail_parameters` does.
+    """
+    longest = max(envelope.recipients, key=lambda address: len(address.encode()))
+    require_length(commands.rcpt_to(longest), ())
+    dsn = envelope.dsn or DSN()
+    if not (dsn or envelope.recipient_options) or not _asks_dsn(envelope, capabilities):
+        return {}
+    own = {each.address: each for each in envelope.recipient_options}
+    found: dict[str, list[str]] = {}
+    for address in envelope.recipients:
+        wish = own.get(address)
+        notify = (wish and wish.notify) or dsn.notify
+        found[address] = dsn_of_recipient(address, notify, (wish and wish.orcpt) or dsn.orcpt)
+    return found
+
+
+def recipient_groups(
+    envelope: Envelope, capabilities: Capabilities, *, all_or_none: bool
+) -> list[tuple[str, ...]]:
+    """The recipients as the server takes them, one transaction each (RFC 9422 sections 4.2 and 4.3).
+
+    Raises `InvalidMessage` with `all_or_none` if that are several, since each stands for itself.
+    """
+    limits = capabilities.limits
+    most = limits.get("RCPTMAX", len(envelope.mailboxes))
+    most_domains = limits.get("RCPTDOMAINMAX", len(envelope.mailboxes))
+    groups: list[list[str]] = [[]]
+    domains: set[str] = set()
+    for mailbox in envelope.mailboxes:
+        domains.add(mailbox.domain.lower())
+        if len(groups[-1]) >= most or len(domains) > most_domains:
+            groups.append([])
+            domains = {mailbox.domain.lower()}
+        groups[-1].append(mailbox.addr_spec)
+    if all_or_none and len(groups) > 1:
+        raise InvalidMessage(
+            f"The server takes these recipients in {len(groups)} transactions only"
+            f" ({', '.join(f'{name}={value}' for name, value in limits.items())}),"
+            " and partial='all-or-none' forbids to split them",
+            stage="rcpt_to",
+            hint="Send to fewer recipients at once, or allow partial='deliver'.",
+        )
+    return [tuple(group) for group in groups]
+
+
+def _needing_utf8(envelope: Envelope) -> str:
+    mailboxes = (envelope.sender_mailbox, *envelope.mailboxes)
+    addresses = [each.addr_spec for each in mailboxes if each is not None and each.needs_smtputf8]
+    return f"The address {addresses[0]}" if addresses else "A header field"
+
+
+def _body(envelope: Envelope, rendered: Rendered, capabilities: Capabilities) -> tuple[Rendered, list[str]]:
+    """The message in the form that was wished or is needed, and the parameter that says so."""
+    if rendered.is_binary or envelope.body == "binarymime":
+        missing = next((name for name in ("BINARYMIME", "CHUNKING") if name not in capabilities), None)
+        if missing is None:
+            return replace(rendered, is_binary=True), ["BODY=BINARYMIME"]
+        if not _is_soft(envelope, "BINARYMIME"):
+            raise _not_offered("Binary content", missing, "BINARYMIME")
+        rendered = _not_binary(rendered, missing)
+    if envelope.body == "7bit":
+        return _seven_bit(rendered), []
+    if envelope.body == "8bitmime" and "8BITMIME" not in capabilities and not _is_soft(envelope, "8BITMIME"):
+        raise _not_offered("body='8bitmime'", "8BITMIME")
+    if "8BITMIME" not in capabilities:
+        return rendered.seven_bit(), []
+    says_so = rendered.is_eight_bit or envelope.body == "8bitmime"
+    return rendered, ["BODY=8BITMIME"] if says_so else []
+
+
+def _not_binary(rendered: Rendered, missing: str) -> Rendered:
+    """Binary content that is binary in name only, as ordinary content."""
+    if not rendered.is_binary:
+        return rendered
+    content = rendered.content
+    if isinstance(content, bytes) and canonical(content) == content:
+        with suppress(InvalidMessage):  # a NUL, a line that is too long
+            return render(content)
+    raise NotSupported(
+        f"Binary content needs {missing}, which the server does not offer, and this can't go otherwise",
+        extension=missing,
+        stage="mail_from",
+    )
+
+
+def _seven_bit(rendered: Rendered) -> Rendered:
+    try:
+        return rendered.seven_bit()
+    except NotSupported as error:  # it blames the server, which has nothing to do with it
+        why = error.message.rpartition(". ")[2]
+    raise InvalidMessage(f"body='7bit' is asked for, which is impossible. {why}", stage="mail_from")
+
+
+def _require_size(envelope: Envelope, size: int, limit: int | None) -> None:
+    if limit is not None and size > limit:
+        raise MessageTooLarge(
+            f"The message has {size} bytes, and the server takes no more than {limit}",
+            size=size,
+            limit=limit,
+            sender=envelope.sender,
+            stage="mail_from",
+        )
+
+
+def _wishes(
+    envelope: Envelope, rendered: Rendered, capabilities: Capabilities, *, is_verified: bool
+) -> list[str]:
+    parameters: list[str] = []
+    is_tls_required = envelope.require_tls and _asks_tls(envelope, capabilities, is_verified=is_verified)
+    if is_tls_required:
+        parameters.append("REQUIRETLS")
+    if envelope.dsn and _asks_dsn(envelope, capabilities):
+        # RFC 8689 section 5: with REQUIRETLS, reports of failure bring back the header alone.
+        parameters += dsn_of_message(envelope.dsn, rendered.message_id, headers_only=is_tls_required)
+    if envelope.deliver_by is not None:
+        problem = _deliver_by_problem(envelope.deliver_by, capabilities)
+        if _asks(envelope, capabilities, "DELIVERBY", "deliver_by", problem):
+            parameters.append(deliver_by(envelope.deliver_by))
+    if envelope.send_at is not None:
+        problem = _hold_problem(envelope.send_at, capabilities)
+        if _asks(envelope, capabilities, "FUTURERELEASE", "send_at", problem):
+            parameters.append(hold(envelope.send_at))
+    if envelope.mt_priority is not None and _asks(envelope, capabilities, "MT-PRIORITY", "mt_priority"):
+        parameters.append(priority(envelope.mt_priority))
+    return parameters
+
+
+def _asks(
+    envelope: Envelope, capabilities: Capabilities, extension: str, wish: str, problem: str = ""
+) -> bool:
+    """Whether a wish goes out; raises if it can't and must. `problem`: why not, although it is offered."""
+    if extension in capabilities and not problem:
+        return True
+    if _is_soft(envelope, extension):
+        return False
+    if extension not in capabilities:
+        raise _not_offered(wish, extension)
+    raise NotSupported(problem, extension=extension, stage="mail_from", hint=_without(extension))
+
+
+def _asks_dsn(envelope: Envelope, capabilities: Capabilities) -> bool:
+    return _asks(envelope, capabilities, "DSN", "dsn")
+
+
+def _asks_tls(envelope: Envelope, capabilities: Capabilities, *, is_verified: bool) -> bool:
+    """RFC 8689 section 4.2.1; section 5 says that a bounce is not to be lost for want of it."""
+    if not envelope.sender and not (is_verified and "REQUIRETLS" in capabilities):
+        return False
+    problem = "" if is_verified else "require_tls needs a session with TLS and a verified certificate"
+    return _asks(envelope, capabilities, "REQUIRETLS", "require_tls", problem)
+
+
+def _deliver_by_problem(wish: DeliverBy, capabilities: Capabilities) -> str:
+    least = capabilities.least_deliver_by
+    if wish.mode == "R" and least is not None and wish.seconds < least:  # RFC 2852 section 3
+        return f"deliver_by is {wish.seconds} seconds, and the server promises nothing below {least}"
+    return ""
+
+
+def _hold_problem(release: datetime | int, capabilities: Capabilities) -> str:
+    """RFC 4865 section 4; which of the two limits applies depends on the form."""
+    longest, latest = capabilities.longest_hold, capabilities.latest_release
+    if isinstance(release, int):
+        if longest is not None and release > longest:
+            return f"send_at is {release} seconds from now, and the server holds messages for {longest}"
+    elif latest is not None and release > latest:
+        return f"send_at is {release:{_UTC}}, and the server holds messages until {latest:{_UTC}}"
+    return ""
+
+
+def _is_soft(envelope: Envelope, extension: str) -> bool:
+    """Whether a wish is left out rather than the message refused."""
+    if extension == "MT-PRIORITY":  # it changes when a message arrives, and nothing else
+        return extension not in envelope.require
+    return extension in envelope.prefer
+
+
+def _not_offered(what: str, missing: str, extension: str = "") -> NotSupported:
+    return NotSupported(
+        f"{what} needs {missing}, which the server does not offer",
+        extension=missing,
+        stage="mail_from",
+        hint=_without(extension or missing),
+    )
+
+
+def _without(extension: str) -> str:
+    if extension == "MT-PRIORITY":
+        return "Leave it out of require to send without it."
+    return f'With prefer=("{extension}",) in the envelope the message goes without it.'
+
+
+def is_one_too_many(reply: Reply, accepted: int) -> bool:
+    """Whether a recipient was refused only because others, `accepted` in number, had been accepted.
+
+    RFC 3463 says x.5.3, and something else of a full mailbox. Without an enhanced code 452 means it
+    (RFC 5321 section 4.5.3.1.10), and 552 does from servers that have taken as many as they must.
+    """
+    if reply.enhanced is not None:
+        return reply.code in (452, 552) and reply.enhanced[1:] == (5, 3)
+    return reply.code == 452 or (reply.code == 552 and accepted >= _LEAST_RECIPIENTS)
+
+
+def sending_seconds(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """`SendResult.timings` of one transaction, from the times by stage before and after it."""
+
+    def spent(stages: tuple[str, ...]) -> float:
+        return sum(after.get(stage, 0.0) - before.get(stage, 0.0) for stage in stages)
+
+    return {"envelope": spent(_ENVELOPE_STAGES), "data": spent(_DATA_STAGES)}

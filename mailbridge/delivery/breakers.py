@@ -1,0 +1,140 @@
+"""Keeps messages from waiting for a server that fails, and finds out when it works again.
+
+One per server. It counts what `failover` calls failing, nothing else, and never refuses a message: a
+server that is passed over is asked last. There is no thread that looks after it: after the cool-down the
+next message that comes by is the probe, alone, and within a time limit of its own.
+"""
+
+import copy
+import os
+import random as _random
+import threading
+import time
+from collections.abc import Callable
+from math import inf
+
+from mailbridge.deadline import Clock
+from mailbridge.delivery.verdicts import Health, judge
+from mailbridge.errors import DeadlineExceeded, MailbridgeError
+
+# In a row. One lost connection is no sign, and a failure that comes at once costs the next message nothing.
+# A failure for which a message had to wait opens it at once: the next one must not wait as long.
+FAILURES_TO_OPEN = 3
+# Seconds. Short, since most trouble is: a restart, a full queue. Doubled by each probe that fails.
+FIRST_COOLDOWN = 5.0
+# What a mail costs now and then while a server is down for days, and how late its return is noticed.
+LONGEST_COOLDOWN = 300.0
+# The part by which a cool-down may be shorter, so that many processes do not all probe at once.
+JITTER = 0.2
+
+
+class _Record:
+    """What one process knows of the server."""
+
+    def __init__(self) -> None:
+        # Reentrant: a signal handler may send mail in a thread that is inside already.
+        self.lock = threading.RLock()
+        self.failures = 0
+        self.error: MailbridgeError | None = None
+        self.cooldown = 0.0  # 0: closed
+        self.due_at = -inf
+        self.is_probed = False
+
+
+class ServerBreaker:
+    """Open: the server is passed over until the cool-down is over. The lock is held for decisions only.
+
+    A forked child begins with an empty record, and with a new lock: its parent may have held the old one.
+    """
+
+    def __init__(
+        self, *, clock: Clock = time.monotonic, random: Callable[[], float] = _random.random
+    ) -> None:
+        self._clock = clock
+        self._random = random
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._records = {os.getpid(): _Record()}
+
+    def _here(self) -> _Record:
+        # `setdefault` is atomic: of several threads that are the first in a child, all get the same.
+        pid = os.getpid()
+        found = self._records.get(pid)
+        return found if found is not None else self._records.setdefault(pid, _Record())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the server failed, and nothing shows yet that it works again."""
+        return self._here().cooldown > 0
+
+    @property
+    def error(self) -> MailbridgeError | None:
+        """The last failure since the last success."""
+        return self._here().error
+
+    @property
+    def failures(self) -> int:
+        """How many there were in a row."""
+        return self._here().failures
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the next probe; 0 if one is due, or none is needed."""
+        here = self._here()
+        return max(0.0, here.due_at - self._clock()) if here.cooldown else 0.0
+
+    def patience(self) -> float | None:
+        """How many seconds a message may wait for a session there; None: not now, ask others first.
+
+        No limit (infinity) as long as nothing is against the server. For a probe as long as the server was
+        left alone, so that probing a silent server takes little of anybody's time, and one that is slow to
+        greet is given more each time. Who gets a number is the probe; the next one is due a cool-down later.
+        """
+        here = self._here()
+        with here.lock:
+            if not here.cooldown:
+                return inf
+            if self._clock() < here.due_at:
+                return None
+            here.due_at = self._clock() + here.cooldown
+            here.is_probed = True
+            return here.cooldown
+
+    def note(self, outcome: MailbridgeError | None) -> None:
+        """What came of a message, or of opening a session; None: it went well."""
+        health = Health.WELL if outcome is None else judge(outcome).health
+        if health is Health.FAILING and outcome is not None:
+            self._note_failure(outcome)
+        elif health is Health.WELL:
+            self._close()
+
+    def _close(self) -> None:
+        here = self._here()
+        if here.failures or here.cooldown:  # the usual case needs no lock
+            with here.lock:
+                here.failures, here.error, here.cooldown, here.is_probed = 0, None, 0.0, False
+
+    def _note_failure(self, error: MailbridgeError) -> None:
+        here = self._here()
+        kept = copy.copy(error)  # without the traceback, which holds the message
+        kept.attempts = ()
+        with here.lock:
+            here.failures += 1
+            here.error = kept
+            if not here.cooldown:
+                if here.failures < FAILURES_TO_OPEN and not _was_waited_for(error):
+                    return
+                here.cooldown = FIRST_COOLDOWN
+            elif here.is_probed:
+                here.cooldown = min(LONGEST_COOLDOWN, here.cooldown * 2)
+            else:
+                return  # began before it opened, or had nowhere else to go: says nothing new
+            here.is_probed = False
+            here.due_at = self._clock() + here.cooldown * (1 - JITTER * self._random())
+
+
+def _was_waited_for(error: MailbridgeError) -> bool:
+    """Whether the server used up a limit of its own. That of the send may have been too short for any."""
+    return isinstance(error, TimeoutError) and not isinstance(error, DeadlineExceeded)

@@ -1,0 +1,160 @@
+"""The steps that a flow awaits, and how it waits for an answer.
+
+A flow is an `async def` function that awaits only these steps; a driver performs each of them on
+a real stream. No event loop is involved: `net.driver` runs flows on blocking calls.
+"""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mailbridge.errors import ConnectionLost, ProtocolViolation
+from mailbridge.results import Reply
+from mailbridge.smtp.commands import Command
+from mailbridge.smtp.wire import Call, Wire
+
+Limit = Literal["greeting", "command", "data", "final"]
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Write `data` in one piece, then read. Gives the bytes read; b"" is end-of-file.
+
+    `shown` is what logs may say of it. `stage` is for errors and timings. `limit` names the time
+    limit, which starts anew with `is_new` and goes on otherwise, so that a peer can't stretch it
+    byte by byte.
+    """
+
+    data: bytes = field(repr=False)
+    shown: tuple[str, ...] = field(repr=False)
+    stage: str
+    limit: Limit
+    is_new: bool
+
+    def __await__(self) -> Generator["Transfer", bytes, bytes]:
+        return (yield self)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What lies there to be read, without waiting: None is nothing, b"" is end-of-file."""
+
+    def __await__(self) -> Generator["Look", bytes | None, bytes | None]:
+        return (yield self)
+
+
+@dataclass(frozen=True, slots=True)
+class WriteContent:
+    """Write `content` within the time limit `data`, which starts anew with `is_new`.
+
+    With `stops_early`, look before and between the pieces and stop as soon as the server has said
+    something: it may be refusing (RFC 5321 section 4.1.1.4 has it wait for the dot, but it need
+    not). Gives how many bytes were written. `shown` is what logs may say of it beside its size.
+    """
+
+    content: bytes | memoryview = field(repr=False)
+    stage: str
+    stops_early: bool
+    is_new: bool = True
+    shown: str = ""
+
+    def __await__(self) -> Generator["WriteContent", int, int]:
+        return (yield self)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPiece:
+    """The next piece of the content, which may come from a file; None at its end.
+
+    Raises InvalidMessage if it can't be had.
+    """
+
+    pieces: Iterator[bytes] = field(repr=False)
+
+    def __await__(self) -> Generator["ReadPiece", bytes | None, bytes | None]:
+        return (yield self)
+
+
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    """Begin TLS on the stream."""
+
+    def __await__(self) -> Generator["StartTls", None, None]:
+        return (yield self)
+
+
+Step = Transfer | Look | WriteContent | ReadPiece | StartTls
+
+
+async def answer(wire: Wire, call: Call, *, limit: Limit = "command") -> Reply:
+    """The reply to `call`, writing and reading as the window allows.
+
+    Raises `ConnectionLost` at end-of-file and when the server says good-bye (421, or 221 unasked),
+    which it may do at any point (RFC 5321 section 3.8); `ProtocolViolation` when the two sides are
+    out of step.
+    """
+    reply = await any_answer(wire, call, limit=limit)
+    if reply.code in (221, 421):
+        wire.is_over = True
+        raise ConnectionLost("The server closed the session", stage=call.command.stage, reply=reply)
+    return reply
+
+
+async def any_answer(wire: Wire, call: Call, *, limit: Limit, is_new: bool = True) -> Reply:
+    """As `answer`, for callers to whom a good-bye is an answer like others."""
+    while call.reply is None:
+        stage = call.command.stage
+        if wire.unanswered_count == 0:
+            await nothing_is_there(wire, stage)
+        commands = wire.outgoing()
+        data = await _write_and_read(commands, stage, limit, is_new)
+        is_new = take_in(wire, data, stage)
+    return call.reply
+
+
+def _write_and_read(commands: tuple[Command, ...], stage: str, limit: Limit, is_new: bool) -> Transfer:
+    shown = tuple(command.shown for command in commands)
+    return Transfer(b"".join(map(bytes, commands)), shown, stage, limit, is_new or bool(commands))
+
+
+async def nothing_is_there(wire: Wire, stage: str) -> None:
+    """In step: before a command that answers to nothing pending, there is nothing to be read."""
+    wire.require_nothing_unread(stage)
+    data = await Look()
+    if data is not None and not is_empty_line(data):
+        raise _unasked(wire, data, stage)
+
+
+def is_empty_line(data: bytes) -> bool:
+    """Whether `data` is nothing but line ends, which say nothing; end-of-file does."""
+    return bool(data) and not data.strip(b"\r\n")
+
+
+def _unasked(wire: Wire, data: bytes, stage: str) -> ConnectionLost | ProtocolViolation:
+    """The error for `data` that the server sent while nothing was asked."""
+    wire.is_over = True
+    if not data:
+        return ConnectionLost("The server closed the connection", stage=stage)
+    try:
+        wire.parser.feed(data)
+        reply = wire.parser.next_reply()
+    except ProtocolViolation as error:
+        error.stage = stage
+        error.reword(wire.quotations.masked(error.message))
+        return error
+    if reply is not None:
+        reply = wire.quotations.masked_reply(reply)
+    # A good-bye is a whole reply of class 4: "421 timeout", or SES's "451 4.4.2".
+    if reply is not None and reply.is_transient:
+        return ConnectionLost("The server closed the idle session", stage=stage, reply=reply)
+    return ProtocolViolation("The server sent a reply that answers no command", stage=stage, reply=reply)
+
+
+def take_in(wire: Wire, data: bytes, stage: str) -> bool:
+    """Feed what was read; true if a reply was completed, so that the next one has its own time."""
+    if not data:
+        wire.is_over = True
+        raise ConnectionLost("The server closed the connection without an answer", stage=stage)
+    before = wire.unanswered_count
+    wire.feed(data)
+    return wire.unanswered_count < before

@@ -1,0 +1,244 @@
+"""One transaction: RSET?, MAIL, RCPT…, content (RFC 5321 section 3.3, RFC 2920; LMTP: RFC 2033).
+
+The order is said here once; the window of the wire decides what goes out in one flight. All
+replies of a flight are read before anything is decided, and the first refusal in the order of
+the commands is the error.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from mailbridge.errors import (
+    ConnectionLost,
+    MailbridgeError,
+    MessageRefused,
+    ProtocolViolation,
+    RecipientsRefused,
+    SenderRefused,
+)
+from mailbridge.protocol.pieces import Pieces
+from mailbridge.rendering.lines import END_OF_DATA
+from mailbridge.results import Reply
+from mailbridge.smtp import commands
+from mailbridge.smtp.flows.content import NO_ANSWER, Progress, Source, after_354, in_chunks
+from mailbridge.smtp.flows.steps import WriteContent, answer, any_answer
+from mailbridge.smtp.wire import Call, Wire
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Transaction:
+    """What goes to the server: addresses as they stand on the wire, content canonical.
+
+    `recipient_parameters` are those of RCPT, by recipient. `chunking`: the content goes by BDAT, as
+    it is. `lmtp`: each recipient has an answer of its own. `progress(sent, size)` is told bytes of
+    content; what it raises ends the session before anything is committed. `left()` is told once the
+    last byte has been written, whatever the server will say to it, and raises nothing.
+    """
+
+    sender: str
+    recipients: Sequence[str]
+    mail_parameters: Sequence[str]
+    recipient_parameters: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    content: bytes | Pieces
+    all_or_none: bool = False
+    resets_first: bool = False
+    chunking: bool = False
+    lmtp: bool = False
+    progress: Progress | None = None
+    left: Callable[[], None] | None = None
+
+    def __repr__(self) -> str:
+        size = len(self.content) if isinstance(self.content, bytes) else self.content.size
+        return f"<Transaction of {size} bytes for {len(self.recipients)} recipient(s)>"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Delivered:
+    """`late`: those of `rejected` that were refused after the content, each for itself (LMTP)."""
+
+    accepted: tuple[str, ...]
+    rejected: Mapping[str, Reply]
+    response: Reply
+    late: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"<Delivered to {len(self.accepted)} recipient(s), {len(self.rejected)} refused>"
+
+
+async def delivery(wire: Wire, transaction: Transaction) -> Delivered:
+    """Send one message.
+
+    Raises `SenderRefused`, `RecipientsRefused`, `MessageRefused` with the session still in step;
+    `ConnectionLost` and `ProtocolViolation` with the session lost, and `InvalidMessage` too, where
+    the content can't be read.
+    """
+    reset = wire.call(commands.RSET) if transaction.resets_first else None
+    mail = wire.call(commands.mail_from(transaction.sender, transaction.mail_parameters))
+    parameters = transaction.recipient_parameters
+    rcpts = {a: wire.call(commands.rcpt_to(a, parameters.get(a, ()))) for a in transaction.recipients}
+    waits = transaction.all_or_none or transaction.chunking
+    data = None if waits else wire.call(commands.DATA)
+    if reset is not None:
+        await _reset(wire, reset)
+    refusal = await _envelope(wire, transaction, mail, rcpts)
+    if refusal is not None:
+        with suppress(*NO_ANSWER):
+            await _abandon(wire, data, has_lone_dot=_ok(mail) and not transaction.lmtp)
+        raise refusal
+    return await _message(wire, transaction, rcpts, data)
+
+
+async def _message(
+    wire: Wire, transaction: Transaction, rcpts: Mapping[str, Call], data: Call | None
+) -> Delivered:
+    """The content, and what the server makes of it."""
+    accepted, rejected = tuple(a for a, call in rcpts.items() if _ok(call)), _rejected(rcpts)
+    source = Source(transaction.content, transaction.progress, transaction.left)
+    answers = len(accepted) if transaction.lmtp else 1
+    if transaction.chunking:
+        ends = await in_chunks(wire, source, answers)
+    else:
+        await _start_content(wire, data or wire.call(commands.DATA))
+        ends = await after_354(wire, source, answers)
+    if transaction.lmtp:
+        return await _verdicts_of_recipients(wire, dict(zip(accepted, ends, strict=True)), rejected)
+    return Delivered(accepted, rejected, await _verdict_of_server(wire, ends[0]))
+
+
+def _ok(call: Call) -> bool:
+    return call.reply is not None and call.reply.is_positive
+
+
+def _rejected(rcpts: Mapping[str, Call]) -> dict[str, Reply]:
+    return {address: call.reply for address, call in rcpts.items() if call.reply and not _ok(call)}
+
+
+async def _reset(wire: Wire, reset: Call) -> None:
+    """A server without a working RSET may still hold the failed transaction: no place to go on.
+
+    Whatever it says to the rest of the flight, which may be under way.
+    """
+    reply = await _verdict(wire, reset)
+    if not reply.is_positive:
+        wire.is_over = True
+        raise ConnectionLost("The server refused RSET after a failed message", stage="rset", reply=reply)
+
+
+async def _verdict(wire: Wire, call: Call) -> Reply:
+    """The reply to a command that can only be accepted or refused; another belongs somewhere else."""
+    reply = await answer(wire, call)
+    if not call.is_decided:
+        raise ProtocolViolation(
+            "The server answered with neither yes nor no", stage=call.command.stage, reply=reply
+        )
+    return reply
+
+
+async def _envelope(
+    wire: Wire, transaction: Transaction, mail: Call, rcpts: Mapping[str, Call]
+) -> SenderRefused | RecipientsRefused | None:
+    """Read the replies to MAIL and RCPT; gives the refusal that ends the message, if any."""
+    reply = await _verdict(wire, mail)
+    if not reply.is_positive:
+        wire.cancel_queued()
+        with suppress(*NO_ANSWER):
+            for call in rcpts.values():
+                if call.is_released:
+                    await answer(wire, call)
+        sender = transaction.sender
+        return SenderRefused(
+            f"The sender <{sender}> was refused", sender=sender, stage="mail_from", reply=reply
+        )
+    for call in rcpts.values():
+        await _verdict(wire, call)
+    rejected = _rejected(rcpts)
+    if len(rejected) == len(rcpts):
+        what = "Every recipient was refused"
+    elif rejected and transaction.all_or_none:
+        what = "Some recipients were refused and partial='all-or-none' is set"
+    else:
+        return None
+    return RecipientsRefused(f"{what}: {', '.join(rejected)}", rejected=rejected, stage="rcpt_to")
+
+
+async def _abandon(wire: Wire, data: Call | None, *, has_lone_dot: bool) -> None:
+    """The message is refused; if DATA is already under way, end it (RFC 2920 section 3.1).
+
+    Should the server answer 354 all the same, a lone dot ends the message, which no recipient
+    has. Not if MAIL was refused: then an earlier transaction may still be open (seen with Postfix
+    3.7), its recipients would get an empty message, and closing is the only safe end. Nor in LMTP,
+    where there are as many answers to the dot as recipients: none.
+    """
+    wire.cancel_queued()
+    if data is None or not data.is_released:
+        return
+    reply = await answer(wire, data)
+    if reply.code != 354:
+        return
+    if not has_lone_dot:
+        wire.is_over = True
+        return
+    lone_dot = wire.expect(commands.CONTENT)
+    await WriteContent(END_OF_DATA, "content", stops_early=False)
+    await answer(wire, lone_dot)
+
+
+async def _start_content(wire: Wire, data: Call) -> None:
+    reply = await answer(wire, data)
+    if reply.code == 354:
+        return
+    if reply.code < 400:
+        raise ProtocolViolation(
+            "The server answered DATA with neither 354 nor a refusal", stage="data", reply=reply
+        )
+    raise MessageRefused("The server refused DATA", stage="data", reply=reply)
+
+
+async def _verdict_of_server(wire: Wire, end: Call) -> Reply:
+    reply = await answer(wire, end, limit="final")
+    _require_verdict(reply)
+    if not reply.is_positive:
+        raise MessageRefused("The server refused the message", stage="final", reply=reply)
+    return reply
+
+
+def _require_verdict(reply: Reply) -> None:
+    if not reply.is_positive and reply.code < 400:
+        raise ProtocolViolation(
+            "The server answered the message with neither yes nor no", stage="final", reply=reply
+        )
+
+
+async def _verdicts_of_recipients(
+    wire: Wire, ends: Mapping[str, Call], rejected: Mapping[str, Reply]
+) -> Delivered:
+    """LMTP: each recipient has an answer of its own, in the order of RCPT (RFC 2033 section 4.2)."""
+    taken: dict[str, Reply] = {}
+    late: dict[str, Reply] = {}
+    try:
+        for address, end in ends.items():
+            reply = await _verdict_of_recipient(wire, end)
+            (taken if reply.is_positive else late)[address] = reply
+    except MailbridgeError as error:
+        # Also those whose answers came in one piece with what went wrong.
+        error.accepted = tuple(address for address, end in ends.items() if end.is_decided and _ok(end))
+        if error.accepted:
+            error.reword(f"{error.message.rstrip('.')}; accepted before, for {', '.join(error.accepted)}")
+        raise
+    refused = {**rejected, **late}
+    if not taken:
+        what = f"Every recipient was refused: {', '.join(refused)}"
+        raise RecipientsRefused(what, rejected=refused, stage="final")
+    return Delivered(tuple(taken), refused, next(iter(taken.values())), frozenset(late))
+
+
+async def _verdict_of_recipient(wire: Wire, end: Call) -> Reply:
+    """A good-bye is an answer here too: it tells what becomes of this recipient's copy."""
+    reply = await any_answer(wire, end, limit="final")
+    if reply.code == 221:
+        wire.is_over = True
+        raise ConnectionLost("The server closed the session", stage="final", reply=reply)
+    wire.is_over = wire.is_over or reply.code == 421
+    _require_verdict(reply)
+    return reply

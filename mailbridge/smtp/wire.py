@@ -1,0 +1,159 @@
+"""The wire: commands out, replies in, matched by counting (RFC 2920 section 3.1).
+
+Flows queue commands; the wire releases them while the window allows: one command at a time
+without PIPELINING, up to `WINDOW_BYTES` of unanswered commands with it. A window counted in
+commands would deadlock with thousands of recipients, once both sides' buffers are full.
+
+What is at stake belongs to the call: the outcome of a message is in doubt exactly while a call
+that commits may have left and has had no clear answer.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from mailbridge.errors import ProtocolViolation
+from mailbridge.results import Reply
+from mailbridge.smtp.commands import Command
+from mailbridge.smtp.redaction import Quotations
+from mailbridge.smtp.replies import ReplyParser
+
+# Below every platform's socket buffers, so that writing a window never waits for reading it.
+WINDOW_BYTES = 8192
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One command on its way; `reply` is there once the server has answered it."""
+
+    command: Command
+    reply: Reply | None = None
+    is_released: bool = False
+    weight: int = 0
+
+    @property
+    def is_decided(self) -> bool:
+        """Answered by a clear yes or no, which a good-bye (221) is not."""
+        reply = self.reply
+        return reply is not None and reply.code != 221 and (reply.is_positive or reply.code >= 400)
+
+
+@dataclass(slots=True)
+class Wire:
+    """The two directions of one session. `window` is in bytes; 0 means one command at a time.
+
+    `is_over` once the server has said good-bye or hung up: nothing more goes out.
+    """
+
+    window: int = 0
+    parser: ReplyParser = field(default_factory=ReplyParser)
+    quotations: Quotations = field(default_factory=Quotations)
+    is_over: bool = False
+    last_reply: Reply | None = None
+    _commits: tuple[Call, ...] = ()
+    _queued: deque[Call] = field(default_factory=deque)
+    _unanswered: deque[Call] = field(default_factory=deque)
+    _unanswered_bytes: int = 0
+
+    def call(self, command: Command) -> Call:
+        """Queue `command`; it goes out when the window allows."""
+        call = Call(command)
+        self._queued.append(call)
+        return call
+
+    def expect(self, command: Command, *, takes_unread: bool = False) -> Call:
+        """A call whose bytes do not go through the window: the greeting (none at all), content.
+
+        If the server has already said something more, that begins the answer with `takes_unread`;
+        else it raises `ProtocolViolation`.
+        """
+        if not takes_unread:
+            self.require_nothing_unread(command.stage)
+        call = Call(command, is_released=True)
+        self._unanswered.append(call)
+        self.feed(b"")
+        return call
+
+    def commit(self, calls: Sequence[Call], command: Command) -> None:
+        """From here on `calls` stand for `command`, whose last byte may leave: in doubt until answered.
+
+        There is one, or in LMTP one for each recipient.
+        """
+        for call in calls:
+            call.command = command
+        self._commits = tuple(calls)
+
+    def cancel_queued(self) -> None:
+        """Take back what has not been released yet; those calls are never answered."""
+        self._queued.clear()
+
+    def outgoing(self) -> tuple[Command, ...]:
+        """The commands that may be written now, in one piece. They count as sent from here on."""
+        released: list[Command] = []
+        while self._queued and self._may_release(self._queued[0].command):
+            call = self._queued.popleft()
+            call.is_released = True
+            call.weight = len(call.command.line) + 2
+            self._unanswered.append(call)
+            self._unanswered_bytes += call.weight
+            released.append(call.command)
+            if call.command.secret:
+                self.quotations.remember(call.command.hidden)
+        return tuple(released)
+
+    def _may_release(self, command: Command) -> bool:
+        if not self._unanswered:
+            return True
+        behind_a_group = self._unanswered[-1].command.ends_group
+        return not behind_a_group and self._unanswered_bytes + len(command.line) + 2 <= self.window
+
+    def feed(self, data: bytes) -> None:
+        """Take in what the server sent; each whole reply answers the oldest unanswered call.
+
+        What is left over stays unread, and `is_quiet` is false. Raises `ProtocolViolation` for
+        bytes that are no reply, with the stage of the call that they should have answered.
+        """
+        self.parser.feed(data)
+        while self._unanswered:
+            call = self._unanswered[0]
+            try:
+                reply = self.parser.next_reply(call.command.reply_lines)
+            except ProtocolViolation as error:
+                error.stage = call.command.stage
+                if call.command.secret:
+                    error.reword("The server's answer to AUTH is no SMTP reply, and may quote the secret")
+                error.reword(self.quotations.masked(error.message))
+                raise
+            if reply is None:
+                return
+            del self._unanswered[0]
+            self._unanswered_bytes -= call.weight
+            self.last_reply = self.quotations.masked_reply(reply, in_exchange=call.command.secret)
+            # A challenge has to be taken by the letter; it goes to the mechanism and nowhere else.
+            call.reply = reply if reply.code == 334 else self.last_reply
+
+    def require_nothing_unread(self, stage: str) -> None:
+        """Raise `ProtocolViolation` if the server said more than it was asked."""
+        if self.has_unread():
+            raise ProtocolViolation("The server sent more replies than it was asked for", stage=stage)
+
+    @property
+    def unanswered_count(self) -> int:
+        return len(self._unanswered)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing queued, nothing unanswered, no byte unread: the two sides are in step."""
+        return not (self.is_over or self._queued or self._unanswered or self.has_unread())
+
+    def has_unread(self) -> bool:
+        """Whether the server said more than it was asked; empty lines are nothing."""
+        with suppress(ProtocolViolation):  # then there is something, and who reads it will be told
+            self.parser.skip_empty_lines()
+        return not self.parser.is_empty
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """A message was committed and got no clear answer: the server may have taken it."""
+        return not all(call.is_decided for call in self._commits)

@@ -1,0 +1,137 @@
+"""The wire: the window, counting replies to calls, and doubt."""
+
+import pytest
+
+from mailbridge.errors import ProtocolViolation
+from mailbridge.smtp import commands
+from mailbridge.smtp.wire import Wire
+
+
+def lines(wire: Wire) -> list[bytes]:
+    return [command.line for command in wire.outgoing()]
+
+
+def test_one_command_at_a_time_without_a_window() -> None:
+    wire = Wire()
+    wire.call(commands.RSET)
+    wire.call(commands.mail_from("a@x.example"))
+    assert lines(wire) == [b"RSET"]
+    assert lines(wire) == []
+    wire.feed(b"250 ok\r\n")
+    assert lines(wire) == [b"MAIL FROM:<a@x.example>"]
+
+
+def test_a_window_releases_until_it_is_full_of_bytes() -> None:
+    wire = Wire(window=20)
+    for _ in range(5):
+        wire.call(commands.RSET)  # 6 bytes each
+    assert len(lines(wire)) == 3
+    wire.feed(b"250 ok\r\n")
+    assert len(lines(wire)) == 1
+
+
+def test_a_command_longer_than_the_window_goes_alone() -> None:
+    wire = Wire(window=10)
+    wire.call(commands.RSET)
+    wire.call(commands.mail_from("somebody@x.example"))
+    assert lines(wire) == [b"RSET"]
+    wire.feed(b"250 ok\r\n")
+    assert len(lines(wire)) == 1
+
+
+def test_nothing_is_released_behind_the_end_of_a_group() -> None:
+    wire = Wire(window=1000)
+    wire.call(commands.DATA)
+    wire.call(commands.RSET)
+    assert lines(wire) == [b"DATA"]
+    wire.feed(b"503 no\r\n")
+    assert lines(wire) == [b"RSET"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_replies_answer_calls_in_order_however_they_are_cut(size: int) -> None:
+    wire = Wire(window=1000)
+    calls = [wire.call(commands.RSET), wire.call(commands.mail_from("")), wire.call(commands.DATA)]
+    wire.outgoing()
+    said = b"250-a\r\n250 b\r\n550 5.1.1 no\r\n354 go\r\n"
+    for start in range(0, len(said), size):
+        wire.feed(said[start : start + size])
+    assert [call.reply.code for call in calls if call.reply] == [250, 550, 354]
+    assert wire.last_reply is calls[-1].reply
+    assert wire.is_quiet
+
+
+def test_cancelled_calls_never_go_out() -> None:
+    wire = Wire()
+    wire.call(commands.RSET)
+    later = wire.call(commands.DATA)
+    wire.outgoing()
+    wire.cancel_queued()
+    wire.feed(b"250 ok\r\n")
+    assert lines(wire) == []
+    assert not later.is_released
+
+
+def test_a_reply_too_many_stays_unread_and_is_not_quiet() -> None:
+    wire = Wire()
+    wire.call(commands.RSET)
+    wire.outgoing()
+    wire.feed(b"250 ok\r\n250 again\r\n")
+    assert not wire.is_quiet
+    with pytest.raises(ProtocolViolation, match="more replies"):
+        wire.expect(commands.CONTENT)
+
+
+def test_a_malformed_reply_has_the_stage_of_the_call_it_should_have_answered() -> None:
+    wire = Wire(window=1000)
+    wire.call(commands.mail_from(""))
+    wire.call(commands.DATA)
+    wire.outgoing()
+    with pytest.raises(ProtocolViolation) as caught:
+        wire.feed(b"250 ok\r\nnonsense\r\n")
+    assert caught.value.stage == "data"
+
+
+def test_doubt_begins_with_the_commit_and_ends_with_a_clear_answer() -> None:
+    for reply, in_doubt in ((b"250 ok\r\n", False), (b"554 no\r\n", False), (b"354 go\r\n", True)):
+        wire = Wire()
+        end = wire.expect(commands.CONTENT)
+        assert not wire.is_in_doubt
+        wire.commit([end], commands.END_OF_CONTENT)
+        assert wire.is_in_doubt
+        wire.feed(reply)
+        assert wire.is_in_doubt is in_doubt
+
+
+def test_doubt_lasts_until_every_recipient_has_an_answer() -> None:
+    """In LMTP there are several calls that commit; a good-bye is no answer."""
+    for replies, in_doubt in (
+        (b"250 a\r\n", True),
+        (b"250 a\r\n450 b\r\n", False),
+        (b"250 a\r\n221 b\r\n", True),
+    ):
+        wire = Wire()
+        ends = [wire.expect(commands.CONTENT) for _ in range(2)]
+        wire.commit(ends, commands.END_OF_CONTENT)
+        wire.feed(replies)
+        assert wire.is_in_doubt is in_doubt
+
+
+def test_the_next_commit_takes_the_place_of_the_one_before() -> None:
+    wire = Wire()
+    for _ in range(2):
+        wire.commit([wire.expect(commands.CONTENT)], commands.END_OF_CONTENT)
+        assert wire.is_in_doubt
+        wire.feed(b"250 ok\r\n")
+        assert not wire.is_in_doubt
+
+
+def test_empty_lines_are_nothing_that_was_said() -> None:
+    wire = Wire()
+    wire.parser.feed(b"\r\n\r\n")
+    wire.require_nothing_unread("noop")
+    assert wire.is_quiet
+    wire.parser.feed(b"\r\n" * 100)
+    assert not wire.is_quiet
+    with pytest.raises(ProtocolViolation):
+        wire.require_nothing_unread("noop")
