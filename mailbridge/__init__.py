@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mailbridge.client.connection import SMTPConnection
-    from mailbridge.config.auth import register_sasl
     from mailbridge.config.defaults import MessageDefaults
     from mailbridge.config.dkim import DKIMOptions
-    from mailbridge.config.groups import PoolOptions, RetryOptions, Timeouts, TLSOptions
+    from mailbridge.config.groups import (
+        PoolOptions,
+        RateLimiter,
+        RateOptions,
+        RetryOptions,
+        Timeouts,
+        TLSOptions,
+    )
     from mailbridge.config.masking import mask_settings, without_userinfo
     from mailbridge.config.oauth2 import OAuth2Options
-    from mailbridge.config.parsing import ServerOptions
     from mailbridge.config.proxies import ProxyURL, register_proxy
-    from mailbridge.config.smtp_config import SMTPConfig
+    from mailbridge.config.smtp_config import ServerOptions, SMTPConfig
     from mailbridge.delivery.session import Session
     from mailbridge.delivery.stats import ServerStats
     from mailbridge.errors import (
@@ -60,30 +65,28 @@ if TYPE_CHECKING:
     from mailbridge.oauth2.store import FileTokenStore, MemoryTokenStore, TokenStore
     from mailbridge.oauth2.token import AccessToken
     from mailbridge.pool import PoolStats
-    from mailbridge.rate_options import RateLimiter, RateOptions
     from mailbridge.registry import close_all, mailer_for
     from mailbridge.rendering.files import FileContent
     from mailbridge.rendering.render import Rendered, render
-    from mailbridge.results import Reply, SendResult, Stage, VerifyReport
+    from mailbridge.reply import Reply
+    from mailbridge.results import SendResult
     from mailbridge.secret import Secret, clears_locals, shown_name
+    from mailbridge.smtp.sasl.registry import register_sasl
+    from mailbridge.verify import Stage, VerifyReport
 
 _HOMES = {
     "client.connection": ("SMTPConnection",),
-    "config.auth": ("register_sasl",),
     "config.defaults": ("MessageDefaults",),
     "config.dkim": ("DKIMOptions",),
     "config.groups": (
-        "PoolOptions",
-        "RetryOptions",
-        "Timeouts",
-        "TLSOptions",
+        "RateLimiter",
+        "RateOptions",
     ),
     "config.masking": (
         "mask_settings",
         "without_userinfo",
     ),
     "config.oauth2": ("OAuth2Options",),
-    "config.parsing": ("ServerOptions",),
     "config.proxies": (
         "ProxyURL",
         "register_proxy",
@@ -113,10 +116,6 @@ _HOMES = {
     ),
     "oauth2.token": ("AccessToken",),
     "pool": ("PoolStats",),
-    "rate_options": (
-        "RateLimiter",
-        "RateOptions",
-    ),
     "registry": (
         "close_all",
         "mailer_for",
@@ -126,16 +125,17 @@ _HOMES = {
         "Rendered",
         "render",
     ),
-    "results": (
-        "Reply",
-        "SendResult",
-        "Stage",
-        "VerifyReport",
-    ),
+    "reply": ("Reply",),
+    "results": ("SendResult",),
     "secret": (
         "Secret",
         "clears_locals",
         "shown_name",
+    ),
+    "smtp.sasl.registry": ("register_sasl",),
+    "verify": (
+        "Stage",
+        "VerifyReport",
     ),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}

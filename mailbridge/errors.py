@@ -38,7 +38,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from mailbridge.results import MAX_SHOWN_CHARACTERS, Reply, printable
+from mailbridge.reply import MAX_SHOWN_CHARACTERS, Reply, printable
 
 __all__ = [
     "AuthenticationFailed",

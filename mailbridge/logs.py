@@ -14,8 +14,7 @@ import threading
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from mailbridge.config.groups import as_text, invalid
-from mailbridge.results import printable
+from mailbridge.reply import printable
 
 if TYPE_CHECKING:
     from mailbridge.errors import MailbridgeError
@@ -42,15 +41,6 @@ def write(logger: logging.Logger, level: int, text: str, *arguments: object, **f
         pass
     finally:
         _in_this_thread.is_logging = False
-
-
-def parse_logger(value: object) -> str:
-    """The name of a logger, which is part of a configuration where a Logger could not be (it holds locks)."""
-    if not isinstance(value, logging.Logger):
-        return as_text("logger", value) or ROOT
-    if value is not value.root and logging.getLogger(value.name) is not value:
-        raise invalid("logger", "must be a logger that logging.getLogger() gives, or its name")
-    return value.name
 
 
 @cache

@@ -14,16 +14,17 @@ from mailbridge.config.smtp_config import Options, SMTPConfig
 from mailbridge.deadline import Clock, Deadline
 from mailbridge.delivery.router import Router
 from mailbridge.delivery.session import Session
-from mailbridge.delivery.stats import ServerStats, sum_of_pools
+from mailbridge.delivery.stats import ServerStats
 from mailbridge.delivery.upstream import Upstream
 from mailbridge.errors import MailbridgeError
 from mailbridge.message.envelope import Envelope
 from mailbridge.message.priority import Priority
 from mailbridge.pool import PoolStats
+from mailbridge.pool.stats import sum_of_pools
 from mailbridge.process import look_after
 from mailbridge.rendering.prepare import Sendable
-from mailbridge.results import SendResult, VerifyReport
-from mailbridge.verify import verify
+from mailbridge.results import SendResult
+from mailbridge.verify import VerifyReport, verify
 
 
 class Mailer:

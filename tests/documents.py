@@ -6,9 +6,8 @@ from pathlib import Path
 
 from mailbridge.config.defaults import MessageDefaults
 from mailbridge.config.dkim import DKIMOptions
-from mailbridge.config.groups import PoolOptions, RetryOptions, Timeouts, TLSOptions
+from mailbridge.config.groups import PoolOptions, RateOptions, RetryOptions, Timeouts, TLSOptions
 from mailbridge.config.oauth2 import OAuth2Options
-from mailbridge.rate_options import RateOptions
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -12,27 +12,27 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from mailbridge.client.driver import Conversation, complete
-from mailbridge.client.login import Login, with_login
+from mailbridge.client.login import Login, require_safe_channel, with_login
 from mailbridge.client.opening import Connecting
 from mailbridge.client.plan import sending_seconds
 from mailbridge.client.sender import Pace, Sending
 from mailbridge.config.oauth2 import OAuth2Options
 from mailbridge.config.smtp_config import SMTPConfig
-from mailbridge.credentials import require_safe_channel
 from mailbridge.deadline import Clock, Deadline
 from mailbridge.errors import ConfigurationError, ConnectionLost, MailbridgeError
-from mailbridge.flows.closing import single
 from mailbridge.message.envelope import Envelope
 from mailbridge.net.proxy.route import Reached
 from mailbridge.net.tls.facts import TLSFacts
-from mailbridge.protocol.queue_id import queue_id
 from mailbridge.rendering.prepare import Sendable, as_bytes, prepared
 from mailbridge.rendering.render import Rendered
-from mailbridge.results import Reply, SendResult
+from mailbridge.reply import Reply
+from mailbridge.results import SendResult
 from mailbridge.secret import Secret, clear_locals
 from mailbridge.smtp import commands
 from mailbridge.smtp.capabilities import Capabilities
 from mailbridge.smtp.flows.content import Progress
+from mailbridge.smtp.flows.steps import single
+from mailbridge.smtp.replies import queue_id
 
 #: A time limit: seconds from now, None for none. (A pool gives a point in time.)
 Seconds = float | Deadline | None

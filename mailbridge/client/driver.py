@@ -2,26 +2,39 @@
 
 What is said belongs to the flows, when it is said to `connection`. Any failure that may have left
 the two sides out of step ends the connection here, at once and for all.
+
+Runs flows on a blocking stream: performs each step they await, under its time limit.
+
+Knows bytes, time limits and end-of-file; what the bytes mean is the flows' business.
 """
 
+import ssl
 import sys
 import time
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from mailbridge.client.hints import hint_for
 from mailbridge.client.transcript import DialogueLog
+from mailbridge.config.groups import Timeouts
 from mailbridge.config.smtp_config import SMTPConfig
-from mailbridge.deadline import Clock, Deadline
-from mailbridge.errors import MailbridgeError, ProtocolViolation
-from mailbridge.net.driver import Driver
+from mailbridge.deadline import NEVER, Clock, Deadline
+from mailbridge.errors import (
+    DeadlineExceeded,
+    InvalidMessage,
+    MailbridgeError,
+    ProtocolViolation,
+    ReplyTimeout,
+)
 from mailbridge.net.stream import Stream
+from mailbridge.net.tls.errors import tls_error
 from mailbridge.net.tls.handshake import Handshake
-from mailbridge.results import printable
+from mailbridge.reply import printable
 from mailbridge.secret import clear_locals
 from mailbridge.smtp import commands
-from mailbridge.smtp.flows.steps import Step, is_empty_line
+from mailbridge.smtp.flows.steps import Limit, Look, ReadPiece, Step, Transfer, WriteContent, is_empty_line
 from mailbridge.smtp.wire import Wire
 
 R = TypeVar("R")
@@ -123,3 +136,177 @@ def complete(error: BaseException, config: SMTPConfig) -> None:
         has_sent_header = config.proxy_protocol is not None and is_new
         login_hint = config.service.hint if config.service is not None else ""
         error.hint = hint_for(error, config.port, has_sent_header=has_sent_header, login_hint=login_hint)
+
+
+R = TypeVar("R")
+
+
+class Driver:
+    """One stream, its time limits, and what was measured on it.
+
+    `seconds` adds up time by stage; `round_trips` counts the waits for the other side.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        timeouts: Timeouts,
+        log: DialogueLog,
+        *,
+        server: str,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.stream = stream
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.round_trips = 0
+        self._timeouts = timeouts
+        self._log = log
+        self._server = server
+        self._clock = clock
+        self._whole = NEVER
+        self._period = NEVER
+        self._is_waited_for = True
+        self._has_written_content = False
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of a block to `seconds`."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += self._clock() - began
+
+    def run(
+        self,
+        flow: Coroutine[Step, Any, R],
+        deadline: Deadline,
+        *,
+        start_tls: Callable[[], None] | None = None,
+    ) -> R:
+        """The flow's result. `deadline` bounds all of it, beside each step's own time limit.
+
+        Raises what the flow raises; `ReplyTimeout` when a step's time limit is over,
+        `DeadlineExceeded` when `deadline` is.
+        """
+        self._whole, self._has_written_content = deadline, False
+        try:
+            step = flow.send(None)
+            while True:
+                try:
+                    result = self._timed(step, start_tls)
+                except BaseException as error:  # the flow may have to clean up, whatever it is
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as end:
+            result_of_flow: R = end.value
+            return result_of_flow
+        finally:
+            flow.close()
+            self._log.interrupted()
+
+    def _timed(self, step: Step, start_tls: Callable[[], None] | None) -> object:
+        stage = step.stage if isinstance(step, (Transfer, WriteContent)) else ""
+        began = self._clock()
+        try:
+            match step:
+                case Transfer():
+                    return self._transfer(step)
+                case Look():
+                    return self._look()
+                case WriteContent():
+                    return self._write_content(step)
+                case ReadPiece():
+                    return _read(step)
+                case _ if start_tls is not None:
+                    return start_tls()
+                case _:
+                    raise TypeError(f"no way to perform {step!r}")
+        except TimeoutError as error:
+            if isinstance(error, MailbridgeError):
+                raise
+            raise self._too_late(stage) from None
+        finally:
+            if stage:
+                self.seconds[stage] += self._clock() - began
+
+    def _limit(self, limit: Limit) -> Deadline:
+        seconds: float | None = getattr(self._timeouts, limit)
+        deadline = self._whole.within(seconds)
+        return deadline if self._has_written_content else deadline.before_content
+
+    def _transfer(self, step: Transfer) -> bytes:
+        if step.is_new:
+            self._period = self._limit(step.limit)
+        if step.data:
+            self._log.sent(step.shown)
+            if not self._send(step.data):
+                # What the server said before it hung up is worth more than the broken pipe.
+                return self._received(self._look() or b"")
+        data: bytes | None = self._unless_lost(lambda: self.stream.receive(self._period))
+        return self._received(data or b"")
+
+    def _look(self) -> bytes | None:
+        data = self.stream.receive_now()
+        problem = self.stream.broken_by
+        if data == b"" and isinstance(problem, ssl.SSLError):
+            raise tls_error(problem, server=self._server, host=self._server) from problem
+        return data
+
+    def _send(self, data: bytes) -> bool:
+        """Write all of `data`; false if the connection is gone."""
+        self._is_waited_for = True
+        return self._unless_lost(lambda: self.stream.send(data, self._period)) is not None
+
+    def _unless_lost(self, action: Callable[[], R]) -> R | None:
+        """What `action` gives, or None if the connection is gone. A TLS alert is an error of its own:
+
+        under TLS 1.3 it may come after the handshake (a client certificate is missing).
+        """
+        try:
+            return action()
+        except TimeoutError:
+            raise
+        except ssl.SSLError as error:
+            raise tls_error(error, server=self._server, host=self._server) from error
+        except OSError:
+            return None
+
+    def _received(self, data: bytes) -> bytes:
+        if data and self._is_waited_for:
+            self.round_trips += 1
+            self._is_waited_for = False
+        self._log.received(data)
+        return data
+
+    def _write_content(self, step: WriteContent) -> int:
+        self._has_written_content = True
+        if step.is_new:
+            self._period = self._limit("data")
+        self._is_waited_for = True
+        if step.shown:
+            self._log.sent((step.shown,))
+        self._log.content(len(step.content))
+        if not step.stops_early:
+            return len(step.content) if self._send(bytes(step.content)) else 0
+        sent = self._unless_lost(
+            lambda: self.stream.send(step.content, self._period, stop_when_readable=True)
+        )
+        return sent or 0
+
+    def _too_late(self, stage: str) -> MailbridgeError:
+        if self._whole.is_over:
+            return DeadlineExceeded("The time for this send ran out", stage=stage)
+        return ReplyTimeout("The server did not answer in time", stage=stage)
+
+
+def _read(step: ReadPiece) -> bytes | None:
+    """A file that can't be read is no fault of the server's, whatever kind of error it is."""
+    try:
+        return next(step.pieces, None)
+    except MailbridgeError:
+        raise
+    except Exception as error:
+        what = printable(f"{type(error).__name__}: {error}", 200)
+        raise InvalidMessage(f"The content could not be read: {what}", stage="content") from error

@@ -1,22 +1,28 @@
-"""One login on an open session: with a password, or with an access token that may need renewing."""
+"""One login on an open session: with a password, or with an access token that may need renewing.
+
+Who logs in, by which mechanisms, and whether the channel is safe enough for it.
+"""
 
 import copy
 import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from mailbridge.client.driver import Conversation
-from mailbridge.config.auth import parse_mechanisms, require_fit
+from mailbridge.config.auth import parse_credentials, parse_mechanisms, require_fit
 from mailbridge.config.libraries import load_libraries
 from mailbridge.config.smtp_config import SMTPConfig
-from mailbridge.credentials import usable_mechanisms
 from mailbridge.deadline import Deadline
-from mailbridge.errors import AuthenticationFailed, ConnectionLost
-from mailbridge.login_options import parse_credentials
+from mailbridge.errors import AuthenticationFailed, ConfigurationError, ConnectionLost, NotSupported
 from mailbridge.net.tls.channel_binding import channel_bindings
 from mailbridge.oauth2.shared import source_for
 from mailbridge.oauth2.source import TokenSource
 from mailbridge.oauth2.token import AccessToken
+from mailbridge.reply import printable
 from mailbridge.secret import Secret, clear_locals
+from mailbridge.smtp import sasl
 from mailbridge.smtp.capabilities import Capabilities
 from mailbridge.smtp.flows.authentication import authentication
 
@@ -98,3 +104,69 @@ class Login:
             found = source.token(deadline, fresh=fresh)
         self.token_facts = source.describe()
         return found
+
+
+NO_BINDINGS: Mapping[str, bytes] = MappingProxyType({})
+
+
+def require_safe_channel(*, is_safe: bool) -> None:
+    """Credentials go over TLS, or to this very machine, or where the user took the risk."""
+    if not is_safe:
+        raise ConfigurationError(
+            "The password would travel in clear text",
+            stage="auth",
+            hint="Use security='starttls' or 'tls'; allow_insecure_auth=True takes the risk.",
+        )
+
+
+def usable_mechanisms(
+    config: SMTPConfig,
+    capabilities: Capabilities,
+    *,
+    bindings: Mapping[str, bytes] = NO_BINDINGS,
+    token: Secret | None = None,
+    remember: Callable[[Secret], object] = bool,
+) -> list[Callable[[], sasl.Mechanism]]:
+    """The mechanisms to try, strongest first or as `auth` orders them, with the credentials of now.
+
+    `bindings`: the channel bindings of the connection, by type; `token`: an OAuth2 access token.
+    `remember` is told the password and the token, which replies may quote from here on.
+    Raises `NotSupported` if AUTH is not offered: a send without the configured login would be
+    another mail than was asked for. `AuthenticationFailed` if no mechanism fits.
+    """
+    if "AUTH" not in capabilities:
+        raise NotSupported(
+            "SMTP AUTH extension not supported by server",
+            extension="AUTH",
+            stage="auth",
+            hint="Remove username and password if this server takes mail without.",
+        )
+    offered = capabilities.auth_mechanisms
+    credentials = sasl.Credentials(
+        "" if config.username is None else _value(config.username).reveal(),
+        None if config.password is None else _value(config.password),
+        token=token,
+        host=config.host,
+        port=config.port,
+        bindings=bindings,
+    )
+    for secret in (credentials.password, credentials.token):
+        if secret is not None:
+            remember(secret)
+    names = sasl.candidates(config.auth or "auto", offered, credentials)
+    if not names:
+        shown = printable(", ".join(offered)) or "no mechanism"
+        usable = sasl.candidates(config.auth or "auto", sorted(sasl.AVAILABLE), credentials)
+        allowed = ", ".join(config.auth or usable)
+        raise AuthenticationFailed(f"The server offers {shown}; usable are {allowed}", stage="auth")
+    return [partial(sasl.mechanism, name, credentials, offered) for name in names]
+
+
+def _value(source: object) -> Secret:
+    """A credential as configured: a string, a secret, or a callable that gives one now."""
+    value = source() if callable(source) else source
+    if isinstance(value, Secret):
+        return value
+    if not isinstance(value, str):
+        raise ConfigurationError(f"A credential must be a string, not {type(value).__name__}", stage="auth")
+    return Secret(value)

@@ -24,7 +24,7 @@ from mailbridge.net.proxy.route import Reached, reach
 from mailbridge.net.resolver import Address
 from mailbridge.net.stream import Stream
 from mailbridge.proxy_protocol import header as proxy_header
-from mailbridge.results import Reply
+from mailbridge.reply import Reply
 from mailbridge.smtp.capabilities import EMPTY, Capabilities
 from mailbridge.smtp.flows import opening
 from mailbridge.smtp.wire import WINDOW_BYTES

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from mailbridge.errors import InvalidMessage
 from mailbridge.message.delivery_options import DSN, MAX_ENVID, MAX_ORCPT, MESSAGE_ID, DeliverBy
-from mailbridge.results import printable
+from mailbridge.reply import printable
 from mailbridge.smtp import xtext
 from mailbridge.smtp.commands import LONGEST_LINE, Command
 

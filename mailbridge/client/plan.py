@@ -18,7 +18,7 @@ from mailbridge.message.delivery_options import DSN, DeliverBy
 from mailbridge.message.envelope import Envelope
 from mailbridge.rendering.lines import canonical
 from mailbridge.rendering.render import Rendered, render
-from mailbridge.results import Reply
+from mailbridge.reply import Reply
 from mailbridge.smtp import commands
 from mailbridge.smtp.capabilities import Capabilities
 

@@ -14,7 +14,7 @@ from mailbridge.deadline import Deadline
 from mailbridge.errors import ConnectionLost, InvalidMessage, MailbridgeError, RecipientsRefused
 from mailbridge.message.envelope import Envelope
 from mailbridge.rendering.render import Rendered
-from mailbridge.results import Reply
+from mailbridge.reply import Reply
 from mailbridge.smtp.capabilities import Capabilities
 from mailbridge.smtp.flows.content import Progress
 from mailbridge.smtp.flows.transaction import Delivered, Transaction, delivery

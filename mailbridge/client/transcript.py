@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 from mailbridge.logs import ROOT, Log
-from mailbridge.results import printable
+from mailbridge.reply import printable
 
 _ANY_SERVER = Log(ROOT, "")
 _CODE = re.compile(rb"[2-5][0-9][0-9](?=[ -])")

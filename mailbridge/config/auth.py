@@ -2,73 +2,26 @@
 
 Says which there are, what each needs, and which library stands behind it. How one is spoken is
 `protocol.sasl`'s business.
+
+Who logs in, and with what: user name, password, OAuth2.
+
+Parses these options of `SMTPConfig`; how a login goes is the affair of `login` and `protocol.sasl`.
 """
 
-import re
-from collections.abc import Callable, Mapping
-from importlib.util import find_spec
-from types import MappingProxyType
 from typing import Any
 
-from mailbridge.config.groups import as_text, imported, invalid
+from mailbridge.config.oauth2 import OAuth2Options, parse_oauth2
+from mailbridge.config.values import as_secret, as_text, invalid
 from mailbridge.errors import ConfigurationError
-
-_SCRAM = [f"SCRAM-SHA-{size}{plus}" for plus in ("-PLUS", "") for size in ("512", "256", "1")]
-
-#: The extra that each built-in mechanism needs; "" for none.
-EXTRAS: Mapping[str, str] = MappingProxyType(
-    dict.fromkeys(_SCRAM, "scram")
-    | dict.fromkeys(("GSSAPI", "NTLM"), "gssapi")
-    | dict.fromkeys(
-        ("CRAM-MD5", "PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER", "EXTERNAL", "ANONYMOUS"),
-        "",
-    )
+from mailbridge.smtp.sasl.registry import (
+    _LIBRARIES,
+    EXTRAS,
+    WITH_TOKEN,
+    WITHOUT_PASSWORD,
+    _registered,
+    custom,
+    is_installed,
 )
-_LIBRARIES = {"scram": "scramp", "gssapi": "spnego"}
-
-#: Mechanisms that send an OAuth2 access token.
-WITH_TOKEN = frozenset({"XOAUTH2", "OAUTHBEARER"})
-#: Mechanisms that can log in without a password: by certificate, by ticket, or as nobody.
-WITHOUT_PASSWORD = frozenset({"EXTERNAL", "GSSAPI", "ANONYMOUS"})
-
-# RFC 4422 section 3.1, sasl-mech, without its limit of 20 characters, which some names exceed.
-_NAME = re.compile("[A-Z0-9_-]+")
-
-#: A class that is called with the credentials, or a function of (credentials, challenge).
-CustomMechanism = Callable[..., Any]
-
-_registered: dict[str, CustomMechanism] = {}
-
-
-def register_sasl(name: str, mechanism: CustomMechanism) -> None:
-    """Let `mechanism` be named in the option `auth` as `name`, which may be a built-in one's.
-
-    A class is called with the `Credentials` (`username`, `password` and `token`, which are `Secret`
-    or None, `host`, `port`, `bindings`) once for each exchange; its objects have `initial() -> bytes
-    | None`, what goes out with the AUTH command (None: the server speaks first), and `step(challenge:
-    bytes) -> bytes`. Any other callable is called as `mechanism(credentials, challenge)`, with None
-    for the initial response. All in raw bytes, without base64. Raises `ConfigurationError` for what
-    is no name or can't be called. Used only where `auth` names it, never by "auto".
-    """
-    if not _NAME.fullmatch(name.upper()):
-        raise invalid("auth", f"can't name a mechanism {name!r}: letters, digits, - and _ (RFC 4422)")
-    if not callable(mechanism):
-        raise invalid("auth", f"the mechanism {name!r} must be a class or callable")
-    _registered[name.upper()] = mechanism
-
-
-def custom(name: str) -> tuple[str, CustomMechanism] | None:
-    """The name on the wire and the code of a registered mechanism or a dotted path; None for others."""
-    if "." in name:
-        return _imported(name)
-    found = _registered.get(name)
-    return None if found is None else (name, found)
-
-
-def wire_name(name: str) -> str:
-    """The name in AUTH of one that stands in `auth`: its own, or that of what a path leads to."""
-    found = custom(name)
-    return name if found is None else found[0]
 
 
 def parse_mechanisms(value: object) -> tuple[str, ...]:
@@ -100,12 +53,6 @@ def may_lack_password(names: tuple[str, ...]) -> bool:
     return any(name in WITHOUT_PASSWORD or custom(name) is not None for name in names)
 
 
-def is_installed(name: str) -> bool:
-    """Whether the library behind a built-in mechanism is there."""
-    extra = EXTRAS[name]
-    return not extra or find_spec(_LIBRARIES[extra]) is not None
-
-
 def _require_built_in(name: str) -> None:
     if name not in EXTRAS:
         known = ", ".join([*EXTRAS, *_registered])
@@ -118,9 +65,26 @@ def _require_built_in(name: str) -> None:
         )
 
 
-def _imported(path: str) -> tuple[str, CustomMechanism]:
-    found = imported("auth", path)
-    name = getattr(found, "name", None)
-    if not callable(found) or not isinstance(name, str) or not _NAME.fullmatch(name.upper()):
-        raise invalid("auth", f"names {path!r}, which is no mechanism: a class or callable with a `name`")
-    return name.upper(), found
+def parse_credentials(username: Any, password: Any, auth: tuple[str, ...], oauth2: Any) -> dict[str, Any]:
+    if username is not None and not callable(username):
+        username = as_text("username", username)
+    if password is not None and not callable(password):
+        password = as_secret("password", password)
+    # Frameworks hand on empty strings for "none"; a user name without a password is a mistake.
+    if username == "" and not password:
+        username = password = None
+    if oauth2 is not None:
+        return {"username": username, "password": None, "oauth2": _oauth2(oauth2, username, password)}
+    if (username is None) != (password is None) and not (password is None and may_lack_password(auth)):
+        missing, given = ("password", "username") if password is None else ("username", "password")
+        raise invalid(given, f"is given without {missing}")
+    return {"username": username, "password": password, "oauth2": None}
+
+
+def _oauth2(value: object, username: object, password: object) -> OAuth2Options:
+    options = parse_oauth2(value)
+    if not username:
+        raise invalid("oauth2", "needs username: the mailbox that tokens are for")
+    if password:
+        raise invalid("password", "can't stand beside oauth2, which logs in without one")
+    return options

@@ -11,7 +11,7 @@ from email.message import Message as AnyMessage
 from functools import lru_cache
 from typing import Any
 
-from mailbridge.config.groups import as_switch, invalid
+from mailbridge.config.values import as_switch, invalid
 from mailbridge.errors import InvalidMessage
 from mailbridge.message.headers import as_address, as_addresses
 from mailbridge.message.message import Message

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from mailbridge.config.groups import as_seconds, as_text, build_group, invalid
+from mailbridge.config.values import as_seconds, as_text, build_group, invalid
 from mailbridge.errors import ConfigurationError, InvalidAddress
 from mailbridge.message.mailbox import to_ascii_domain
 from mailbridge.secret import Secret

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
 
-from mailbridge.config.groups import as_choice, as_count, as_text, invalid, shown
 from mailbridge.config.proxies import parse_proxies
+from mailbridge.config.values import as_choice, as_count, as_text, invalid, shown
 
 # RFC 8314 section 3.3 names 465 for implicit TLS, RFC 6409 587 for submission.
 DEFAULT_PORTS: Mapping[str, int] = {"tls": 465, "starttls": 587, "opportunistic": 587, "none": 25}

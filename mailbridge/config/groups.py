@@ -1,146 +1,32 @@
 """The groups of options that nest in `SMTPConfig`: tls, timeouts, pool, retry.
 
 Each is a frozen value with its own validation. Nothing here opens a file or a socket.
+
+The option `rate`: how many messages may leave in a time, or who is asked for permission.
 """
 
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
-from importlib import import_module
-from importlib.util import find_spec
-from math import isfinite
-from typing import Literal, TypeVar
+from functools import cache
+from typing import Literal
 
+from mailbridge.config.values import (
+    as_count,
+    as_seconds,
+    as_secret,
+    as_switch,
+    as_text,
+    build_group,
+    imported,
+    invalid,
+)
 from mailbridge.errors import ConfigurationError, InvalidMessage
 from mailbridge.message.delivery_options import DSN
-from mailbridge.secret import Secret, shown_name
+from mailbridge.secret import Secret
 
 TLSVersion = Literal["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
 TLS_VERSIONS: tuple[TLSVersion, ...] = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
-
-
-def invalid(name: str, problem: str) -> ConfigurationError:
-    """The error for a bad value: which option, what is wrong, in one sentence."""
-    return ConfigurationError(f"Option {name!r} {problem}", stage="config")
-
-
-def unknown_option(name: str, known: list[str], group: str = "") -> ConfigurationError:
-    """The error for a name that is no option; it names the nearest one that is.
-
-    What does not look like a name is not shown.
-    """
-    nearest = get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.5)
-    hint = f"Did you mean {group + nearest[0]!r}?" if nearest else f"Known are: {', '.join(known)}."
-    return ConfigurationError(f"Unknown option {group + shown_name(name)!r}", stage="config", hint=hint)
-
-
-def shown(value: object) -> str:
-    """What an error says of a value that is refused: of a text nothing, which may be a password in the
-    wrong place."""
-    if value is None or isinstance(value, (bool, int, float)):
-        return repr(value)
-    return f"this {type(value).__name__}"
-
-
-def imported(name: str, path: str) -> object:
-    """What a dotted path names. It is shown only if it begins with a module that there is: a token that
-    stands in the wrong place has dots, too."""
-    module, _, attribute = path.rpartition(".")
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        problem = error
-    if not _is_module(module.partition(".")[0]):
-        raise invalid(name, "names what can't be imported: there is no such module")
-    raise invalid(name, f"names {path!r}, which can't be imported: {problem}") from problem
-
-
-def _is_module(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
-
-
-def as_seconds(name: str, value: object, *, zero: bool = False) -> float:
-    """A number of seconds, more than 0 (or from 0 with `zero`); strings of URLs are read."""
-    try:
-        seconds = float(value)  # type: ignore[arg-type]  # anything else is the TypeError below
-    except (TypeError, ValueError):
-        seconds = float("nan")
-    if isinstance(value, bool) or not isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
-        wanted = "0 or more seconds" if zero else "a number of seconds above 0"
-        raise invalid(name, f"must be {wanted}, not {shown(value)}")
-    return seconds
-
-
-def as_count(name: str, value: object, *, least: int = 1) -> int:
-    """A whole number of at least `least`."""
-    if isinstance(value, str) and value.strip().isdecimal():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise invalid(name, f"must be a whole number of at least {least}, not {shown(value)}")
-    return value
-
-
-def as_switch(name: str, value: object) -> bool:
-    """A truth value; URLs say true/false, yes/no, on/off, 1/0."""
-    if isinstance(value, bool):
-        return value
-    word = str(value).strip().lower()
-    if word in {"true", "yes", "on", "1"}:
-        return True
-    if word in {"false", "no", "off", "0"}:
-        return False
-    raise invalid(name, f"must be true or false, not {shown(value)}")
-
-
-def as_text(name: str, value: object) -> str:
-    """A string without control characters."""
-    text = str(value) if hasattr(value, "__fspath__") else value
-    if not isinstance(text, str) or any(ord(c) < 32 or ord(c) == 127 for c in text):
-        raise invalid(name, "must be a string without control characters")
-    return text
-
-
-def as_secret(name: str, value: object) -> Secret:
-    if isinstance(value, Secret):
-        return value
-    if not isinstance(value, str):
-        raise invalid(name, f"must be a string, not {type(value).__name__}")
-    return Secret(value)
-
-
-def as_choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
-    """One of `allowed`."""
-    if value not in allowed:
-        raise invalid(name, f"must be one of {', '.join(allowed)}, not {shown(value)}")
-    return str(value)
-
-
-def as_words(name: str, value: object) -> tuple[str, ...]:
-    """Names in upper case, from a list or from one string with commas."""
-    items = value.split(",") if isinstance(value, str) else value
-    if not isinstance(items, (list, tuple, set, frozenset)):
-        raise invalid(name, f"must be a name or a list of names, not {type(value).__name__}")
-    return tuple(dict.fromkeys(as_text(name, item).strip().upper() for item in items))
-
-
-G = TypeVar("G")
-
-
-def build_group(group: type[G], name: str, value: object) -> G:
-    """A group from a mapping, or the group itself; unknown names are refused."""
-    if isinstance(value, group):
-        return value
-    if not isinstance(value, Mapping):
-        raise invalid(name, f"must be a mapping of options, not {type(value).__name__}")
-    known = [f.name for f in fields(group)]  # type: ignore[arg-type]  # groups are dataclasses
-    for key in value:
-        if key not in known:
-            raise unknown_option(str(key), known, f"{name}.")
-    return group(**value)
 
 
 def _set(owner: object, name: str, value: object) -> None:
@@ -309,3 +195,47 @@ def parse_retry(value: object) -> RetryOptions:
     if isinstance(value, (int, str)) and not isinstance(value, bool):
         return RetryOptions(attempts=as_count("retry", value))
     return build_group(RetryOptions, "retry", value)
+
+
+#: Asked at each dispatch: the seconds to wait before asking again, or 0.0 for "go", which it has counted.
+RateLimiter = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateOptions:
+    """At most `limit` messages in any `per` seconds (1.0), in this process."""
+
+    limit: int
+    per: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "limit", as_count("rate.limit", self.limit))
+        object.__setattr__(self, "per", as_seconds("rate.per", self.per))
+
+    def __str__(self) -> str:
+        return f"{self.limit} per {self.per:g} s"
+
+
+def parse_rate(value: object) -> RateOptions | RateLimiter | None:
+    """The option's value: a group, a callable, the dotted path of one (or of its class), or None."""
+    if value is None or isinstance(value, RateOptions):
+        return value
+    if isinstance(value, Mapping):
+        if "limit" not in value:
+            raise invalid("rate", "needs limit: how many messages may leave in per seconds")
+        return build_group(RateOptions, "rate", value)
+    found = _made(value) if isinstance(value, str) else value
+    if not callable(found) or isinstance(found, type):
+        raise invalid("rate", "must be a mapping with limit and per, or a callable, or its dotted path")
+    try:
+        hash(found)
+    except TypeError:
+        raise invalid("rate", "must be a callable that can be hashed, as part of the configuration") from None
+    return found
+
+
+@cache
+def _made(path: str) -> object:
+    """One limiter for each dotted path: equal options must give equal values."""
+    found = imported("rate", path)
+    return found() if isinstance(found, type) else found

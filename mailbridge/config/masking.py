@@ -10,11 +10,9 @@ from typing import Any, Self
 
 from mailbridge.config.defaults import MessageDefaults
 from mailbridge.config.dkim import DKIMOptions
-from mailbridge.config.groups import PoolOptions, RetryOptions, Timeouts, TLSOptions
+from mailbridge.config.groups import PoolOptions, RateOptions, RetryOptions, Timeouts, TLSOptions
 from mailbridge.config.oauth2 import OAuth2Options
-from mailbridge.config.parsing import ServerOptions
-from mailbridge.config.smtp_config import SMTPConfig
-from mailbridge.rate_options import RateOptions
+from mailbridge.config.smtp_config import ServerOptions, SMTPConfig
 from mailbridge.secret import MASK
 
 _GROUPS = (

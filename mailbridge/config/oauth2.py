@@ -16,8 +16,9 @@ from math import isfinite
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from mailbridge.config.groups import (
-    TLSOptions,
+from mailbridge.config.groups import TLSOptions
+from mailbridge.config.oauth2_providers import PROVIDERS, Provider
+from mailbridge.config.values import (
     as_secret,
     as_switch,
     as_text,
@@ -27,7 +28,6 @@ from mailbridge.config.groups import (
     shown,
     unknown_option,
 )
-from mailbridge.config.oauth2_providers import PROVIDERS, Provider
 from mailbridge.errors import ConfigurationError
 from mailbridge.secret import Secret, shown_name
 

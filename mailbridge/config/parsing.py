@@ -5,11 +5,41 @@ message goes to that of `routing`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from mailbridge.config.groups import as_count, invalid, unknown_option
+from mailbridge.config.auth import parse_credentials, parse_mechanisms, require_fit
+from mailbridge.config.defaults import MessageDefaults
+from mailbridge.config.dkim import parse_dkim
+from mailbridge.config.endpoint import (
+    parse_endpoint,
+    parse_host,
+    parse_local_hostname,
+    parse_source_address,
+    parse_way,
+)
+from mailbridge.config.groups import (
+    TLSOptions,
+    parse_dsn,
+    parse_pool,
+    parse_rate,
+    parse_retry,
+    parse_timeouts,
+)
+from mailbridge.config.services import with_service
+from mailbridge.config.smtp_config import Options, ServerOptions
+from mailbridge.config.urls import options_of_url
+from mailbridge.config.values import (
+    as_choice,
+    as_switch,
+    as_words,
+    build_group,
+    invalid,
+    parse_logger,
+    unknown_option,
+)
 from mailbridge.errors import ConfigurationError
+from mailbridge.logs import ROOT
 
 if TYPE_CHECKING:
     from mailbridge.config.smtp_config import SMTPConfig
@@ -24,22 +54,6 @@ OF_THE_MAILER = ("servers", "retry", "defaults", "dkim")
 # What the shorthand `timeout` stands for.
 _STAGES = ("connect", "greeting", "command", "data", "final")
 _OWN_NAMES = ("priority", "weight", "config")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerOptions:
-    """One of several servers.
-
-    The lowest `priority` (1) is tried first; servers of equal priority share the messages by `weight` (1).
-    """
-
-    config: "SMTPConfig"
-    priority: int = 1
-    weight: int = 1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "priority", as_count("priority", self.priority, least=0))
-        object.__setattr__(self, "weight", as_count("weight", self.weight))
 
 
 def parse_servers(value: object, known: Sequence[str], build: Build) -> tuple[ServerOptions, ...]:
@@ -121,3 +135,122 @@ def _refuse_names(options: Mapping[str, Any], known: Sequence[str]) -> None:
             raise _belongs_beside(name)
         if name not in known:
             raise unknown_option(str(name), sorted({*known, *_OWN_NAMES} - {*OF_THE_MAILER}))
+
+
+KNOWN = sorted(Options.__annotations__)
+_GROUPS = ("tls", "timeouts", "pool", "rate", "retry", "oauth2", "defaults", "dkim", "dsn")
+
+
+def _parse(given: Mapping[str, Any]) -> dict[str, Any]:
+    options = _named(given)
+    if options.get("servers", ()) == ():  # what the field holds where there is one server
+        options.pop("servers", None)
+        return _parse_one(options)
+    return _parse_several(options)
+
+
+def _parse_several(options: dict[str, Any]) -> dict[str, Any]:
+    """What is said beside `servers` holds for each server that does not say it itself."""
+    refuse_beside_servers(options)
+    defaults = {name: value for name, value in options.items() if name not in OF_THE_MAILER}
+
+    def build(value: object) -> SMTPConfig:
+        if isinstance(value, SMTPConfig):
+            return value
+        if not isinstance(value, Mapping):
+            value = {"url": value}
+        own = with_service(_with_url(_named(value)))
+        return SMTPConfig.from_mapping(_layered(with_spelt_timeouts(own), with_spelt_timeouts(defaults)))
+
+    servers = parse_servers(options["servers"], KNOWN, build)
+    of_the_whole = {*OF_THE_MAILER, "timeout", "timeouts"} - {"servers"}
+    own = _parse_one({name: value for name, value in options.items() if name in of_the_whole})
+    values = {field.name: getattr(servers[0].config, field.name) for field in fields(SMTPConfig)}
+    return values | {name: own[name] for name in of_the_whole & own.keys()} | {"servers": servers}
+
+
+def _parse_one(given: dict[str, Any]) -> dict[str, Any]:
+    options = with_service(_with_url(given))
+    values: dict[str, Any] = {
+        "service": options.get("service"),
+        "logger": parse_logger(options.get("logger", ROOT)),
+        "host": parse_host(options.get("host", "localhost")),
+        "auth": parse_mechanisms(options.get("auth", "auto")),
+        "tls": build_group(TLSOptions, "tls", options.get("tls", {})),
+        "timeouts": parse_timeouts(options.get("timeout"), options.get("timeouts", {})),
+        "local_hostname": parse_local_hostname(options.get("local_hostname")),
+        "family": as_choice("family", options.get("family", "any"), ("any", "ipv4", "ipv6")),
+        "guard_names": as_choice("guard_names", options.get("guard_names", "local"), ("local", "proxy")),
+        "pool": parse_pool(options.get("pool", {})),
+        "rate": parse_rate(options.get("rate")),
+        "retry": parse_retry(options.get("retry", {})),
+        "pipelining": _pipelining(options.get("pipelining", "auto")),
+        "disable": _disable(options.get("disable", ())),
+        "defaults": build_group(MessageDefaults, "defaults", options.get("defaults", {})),
+        "dkim": parse_dkim(options.get("dkim", ())),
+        "dsn": parse_dsn(options.get("dsn")),
+        "partial": as_choice("partial", options.get("partial", "deliver"), ("deliver", "all-or-none")),
+        "servers": (),
+    }
+    for name, default in (
+        ("allow_insecure_auth", False),
+        ("allow_internal_networks", True),
+        ("debug", False),
+    ):
+        values[name] = as_switch(name, options.get(name, default))
+    values["source_address"] = parse_source_address(options.get("source_address"), values["family"])
+    values |= parse_credentials(
+        options.get("username"), options.get("password"), values["auth"], options.get("oauth2")
+    )
+    require_fit(values["auth"], has_token=values["oauth2"] is not None)
+    values |= parse_endpoint(
+        values["host"], options.get("port"), options.get("security"), options.get("protocol", "smtp")
+    )
+    values |= parse_way(values["host"], values["port"], options.get("proxy"), options.get("proxy_protocol"))
+    if (
+        values["host"].startswith("unix:")
+        and values["security"] != "none"
+        and not values["tls"].server_hostname
+    ):
+        raise invalid(
+            "security", "needs tls.server_hostname, since the path of a UNIX socket is no name to verify"
+        )
+    return values
+
+
+def _named(given: Mapping[str, Any]) -> dict[str, Any]:
+    for name in given:
+        if name not in KNOWN:
+            raise unknown_option(name, KNOWN)
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _with_url(options: dict[str, Any]) -> dict[str, Any]:
+    url = options.pop("url", None)
+    if url is None:
+        return options
+    return _layered(options, options_of_url(url))
+
+
+def _layered(above: Mapping[str, Any], beneath: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` over `beneath`, group by group."""
+    merged = {**beneath, **above}
+    for name in _GROUPS:
+        groups = (beneath.get(name), above.get(name))
+        if all(isinstance(group, Mapping) for group in groups):
+            merged[name] = {**groups[0], **groups[1]}  # type: ignore[dict-item]  # mappings, as just seen
+    return merged
+
+
+def _disable(value: object) -> tuple[str, ...]:
+    return tuple(sorted(as_words("disable", value)))
+
+
+def _pipelining(value: object) -> str:
+    if value == "eager":
+        raise invalid("pipelining", "'eager' is not available yet in this release; use 'auto'")
+    return as_choice(
+        "pipelining",
+        {True: "auto", False: "off"}.get(value, value) if isinstance(value, bool) else value,
+        ("auto", "off"),
+    )

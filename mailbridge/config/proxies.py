@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from mailbridge.config.groups import TLSOptions, as_text, build_group, imported, invalid, unknown_option
+from mailbridge.config.groups import TLSOptions
+from mailbridge.config.values import as_text, build_group, imported, invalid, unknown_option
 from mailbridge.errors import ConfigurationError
 from mailbridge.secret import Secret
 

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
-from mailbridge.config.groups import as_text
+from mailbridge.config.values import as_text
 from mailbridge.errors import ConfigurationError
 
 

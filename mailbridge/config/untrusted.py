@@ -7,8 +7,8 @@ off, or leads to an internal network. `SMTPConfig.from_untrusted` makes the conf
 from collections.abc import Mapping
 from typing import Any
 
-from mailbridge.config.groups import as_seconds, invalid
 from mailbridge.config.urls import options_of_url
+from mailbridge.config.values import as_seconds, invalid
 from mailbridge.secret import Secret, shown_name
 
 #: The options that may be given.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from mailbridge.config.groups import unknown_option
+from mailbridge.config.values import unknown_option
 from mailbridge.errors import ConfigurationError
 from mailbridge.secret import Secret
 

@@ -14,7 +14,7 @@ from mailbridge.config.smtp_config import SMTPConfig
 from mailbridge.deadline import Clock, Deadline
 from mailbridge.delivery.router import Router, Stop, Trail
 from mailbridge.delivery.upstream import Upstream
-from mailbridge.delivery.verdicts import judge
+from mailbridge.delivery.verdicts import is_stale, judge, pause_before_next
 from mailbridge.errors import ConnectTimeout, DeadlineExceeded, MailbridgeError
 from mailbridge.message.envelope import Envelope
 from mailbridge.message.priority import NORMAL_LANE, Priority, lane_of
@@ -23,7 +23,6 @@ from mailbridge.ratelimit.permits import Turn
 from mailbridge.rendering.prepare import Sendable, prepared, priority_of
 from mailbridge.rendering.render import Rendered
 from mailbridge.results import SendResult
-from mailbridge.retry import is_stale, pause_before_next
 from mailbridge.secret import clear_locals
 from mailbridge.smtp.flows.content import Progress
 

@@ -4,16 +4,15 @@ import random as _random
 import time
 from collections.abc import Callable
 
-from mailbridge.breaker import LoginBreaker
 from mailbridge.client.connection import SMTPConnection
-from mailbridge.config.parsing import ServerOptions
+from mailbridge.config.smtp_config import ServerOptions
 from mailbridge.deadline import Clock, Deadline
-from mailbridge.delivery.breakers import ServerBreaker
+from mailbridge.delivery.breakers import LoginBreaker, ServerBreaker
 from mailbridge.delivery.stats import ServerStats
+from mailbridge.delivery.verdicts import is_throttling
 from mailbridge.errors import MailbridgeError
 from mailbridge.pool import Pool
 from mailbridge.ratelimit.shared import turns_for
-from mailbridge.throttling import is_throttling
 
 
 class Upstream:

@@ -12,7 +12,7 @@ from email.message import Message
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
-from mailbridge.results import printable
+from mailbridge.reply import printable
 
 T = TypeVar("T")
 

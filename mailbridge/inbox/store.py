@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mailbridge.inbox.mail import Reading, read
-from mailbridge.results import printable
+from mailbridge.reply import printable
 
 #: Mails that are kept in memory; the oldest go first.
 MOST_MAILS = 1000

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal
 
 from mailbridge.errors import InvalidMessage
 from mailbridge.message.headers import checked, is_message_id
-from mailbridge.results import printable
+from mailbridge.reply import printable
 from mailbridge.secret import clears_locals
 
 __all__ = ["Attachment", "Disposition", "Source", "is_content_type", "read_attachment"]

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict, TypeGuard
 
 from mailbridge.errors import InvalidAddress, InvalidMessage
 from mailbridge.message.addresses import parse_address
-from mailbridge.results import printable
+from mailbridge.reply import printable
 from mailbridge.secret import shown_name
 
 __all__ = ["DSN", "Body", "DeliverBy", "EnvelopeOptions", "Recipient", "SendAt"]

@@ -26,7 +26,7 @@ from mailbridge.message.delivery_options import (
     as_wishes,
     unknown_name,
 )
-from mailbridge.results import printable
+from mailbridge.reply import printable
 from mailbridge.secret import clears_locals
 
 __all__ = ["Envelope"]

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from mailbridge.errors import InvalidAddress
-from mailbridge.results import printable
+from mailbridge.reply import printable
 
 __all__ = ["Mailbox", "to_ascii_domain"]
 

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from mailbridge.config.groups import invalid
 from mailbridge.config.smtp_config import SMTPConfig
+from mailbridge.config.values import invalid
 from mailbridge.deadline import Deadline
 from mailbridge.errors import MailbridgeError
 from mailbridge.net.dialer import Target
 from mailbridge.net.proxy.route import reach
-from mailbridge.net.stream import Stream
-from mailbridge.net.stream_file import StreamFile
+from mailbridge.net.stream import Stream, StreamFile
 from mailbridge.net.tls.handshake import Handshake
 
 

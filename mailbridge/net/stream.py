@@ -2,9 +2,12 @@
 
 The only place that reads from and writes to a session's socket. It gives no meaning to what goes
 wrong: it raises TimeoutError, OSError and ssl.SSLError as they come, and knows no SMTP.
+
+A stream as a raw binary file, for libraries that read and write files. One deadline for all of it.
 """
 
 import errno
+import io
 import os
 import ssl
 from collections.abc import Callable
@@ -252,3 +255,25 @@ def _name(end: Any) -> str:
     if isinstance(end, tuple):
         return str(Address(AF_INET6 if len(end) == 4 else AF_INET, end))
     return end.decode(errors="replace") if isinstance(end, bytes) else str(end or "")
+
+
+class StreamFile(io.RawIOBase):
+    """Reads no more than is asked for; closing it leaves the stream open."""
+
+    def __init__(self, stream: Stream, deadline: Deadline) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.receive(self._deadline, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def write(self, data: Any) -> int:
+        return self._stream.send(bytes(data), self._deadline)

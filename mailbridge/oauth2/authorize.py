@@ -21,7 +21,7 @@ from mailbridge.oauth2.endpoint import Answer, post
 from mailbridge.oauth2.grants import client_authentication
 from mailbridge.oauth2.response import json_object, refusal, token_of
 from mailbridge.oauth2.token import AccessToken
-from mailbridge.results import printable
+from mailbridge.reply import printable
 from mailbridge.secret import Secret
 
 _DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"

@@ -12,7 +12,7 @@ from typing import Any
 from mailbridge.errors import ConfigurationError, TokenUnavailable
 from mailbridge.oauth2.endpoint import Answer
 from mailbridge.oauth2.token import ASSUMED_LIFETIME, AccessToken
-from mailbridge.results import printable
+from mailbridge.reply import printable
 from mailbridge.secret import Secret
 from mailbridge.smtp.redaction import Quotations
 

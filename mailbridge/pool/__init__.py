@@ -3,8 +3,7 @@
 `ledger` decides, `sizing` says how many, `pool` acts, `lease` is what a borrower holds.
 """
 
-from mailbridge.pool.lease import Lease
-from mailbridge.pool.ledger import Ending, Poolable
+from mailbridge.pool.ledger import Ending, Lease, Poolable
 from mailbridge.pool.pool import Pool
 from mailbridge.pool.stats import PoolStats
 

@@ -6,6 +6,13 @@ methods are called with `lock` held. `pool` does the rest.
 One fact is kept, once: `Place.holder`. What is idle, who is served and what a claim has yet to close
 are worked out from it. So an exception between any two lines (a KeyboardInterrupt, a killed greenlet)
 leaves nothing half done that the next `assign` would not finish.
+
+A thing on loan from a pool, and its way back. What happens to it there, `pool` decides.
+
+How many things a pool may have at this moment: its maximum, or less after the other side asked for less.
+
+Halved at once, given back one by one, as TCP does with its window: what is too much is unlearnt quickly
+and tried again slowly. Pure: the time is given, and it is the ledger's lock that guards it.
 """
 
 import threading
@@ -13,11 +20,12 @@ from collections import Counter
 from enum import StrEnum
 from itertools import count
 from math import inf
+from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
 from mailbridge.config.groups import PoolOptions
 from mailbridge.message.priority import NORMAL_LANE
-from mailbridge.pool.sizing import Size
+from mailbridge.pool.pool import Pool
 from mailbridge.pool.stats import PoolStats
 
 
@@ -266,3 +274,84 @@ class Ledger(Generic[T]):
     def _idle(self) -> list[Place[T]]:
         """The places with an idle thing, the coldest first."""
         return sorted((p for p in self.places if p.holder is None), key=lambda p: p.turn)
+
+
+class Lease(Generic[T]):
+    """A thing on loan. `release` it, or use it in a `with`: that releases it as reusable if the block
+    ended without an exception and nobody released it inside.
+
+    `reused` tells whether the thing was lent before, `uses` how often by now, this time included;
+    `waited` is the time in the queue, in seconds.
+    """
+
+    __slots__ = ("claim", "ledger", "place", "pool", "reused", "thing", "uses", "waited")
+
+    def __init__(
+        self, pool: "Pool[T]", ledger: Ledger[T], claim: Claim[T], place: Place[T], thing: T, waited: float
+    ) -> None:
+        self.pool = pool
+        self.ledger = ledger
+        self.claim = claim
+        self.place = place
+        self.thing = thing
+        self.reused = place.uses > 1
+        self.uses = place.uses
+        self.waited = waited
+
+    def use_again(self) -> bool:
+        """Counts one message more on this lease; False if the thing is worn, or was lent before a fork and
+        belongs to the parent: it should go back instead.
+        """
+        if self.ledger is not self.pool._here():
+            return False
+        if self.claim.granted is not self.place or self.uses >= self.pool.options.max_messages:
+            return False
+        self.uses += 1
+        self.place.uses = self.uses
+        return True
+
+    def __enter__(self) -> "Lease[T]":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.pool.release(self, reusable=error is None, reason=kind.__name__ if kind else "")
+
+
+# One more after so many quiet seconds. Servers count over a minute, mostly: faster would ask again before
+# they have forgotten, slower would hold mail back long after.
+GROW_SECONDS = 30.0
+
+
+class Size:
+    """`now` is what the pool may have, between 1 and `maximum` (infinity: no bound, which never shrinks)."""
+
+    __slots__ = ("grows_at", "maximum", "now", "reduced_at", "reductions")
+
+    def __init__(self, maximum: float) -> None:
+        self.maximum = maximum
+        self.now = maximum
+        self.reduced_at = -inf
+        self.grows_at = inf
+        self.reductions = 0
+
+    def reduce(self, in_use: int, *, since: float, now: float) -> bool:
+        """Half of what was in use; whether that counted.
+
+        `since` is when the work began that was answered so: what began before the last reduction tells
+        nothing about the size since then. All sessions of a pool are refused at once, mostly.
+        """
+        if self.maximum == inf or since <= self.reduced_at:
+            return False
+        self.reduced_at = now
+        self.grows_at = now + GROW_SECONDS
+        self.reductions += 1
+        self.now = max(1, min(self.now, in_use) // 2)
+        return True
+
+    def recover(self, now: float) -> None:
+        """One more for each `GROW_SECONDS` without a reduction."""
+        while self.now < self.maximum and now >= self.grows_at:
+            self.now += 1
+            self.grows_at += GROW_SECONDS

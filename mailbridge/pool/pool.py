@@ -24,8 +24,7 @@ from mailbridge.deadline import NEVER, Clock, Deadline
 from mailbridge.logs import ROOT, Log
 from mailbridge.message.priority import NORMAL_LANE
 from mailbridge.pool import failures
-from mailbridge.pool.lease import Lease
-from mailbridge.pool.ledger import Claim, Ending, Ledger, Place, T
+from mailbridge.pool.ledger import Claim, Ending, Lease, Ledger, Place, T
 from mailbridge.pool.stats import PoolStats
 
 R = TypeVar("R")

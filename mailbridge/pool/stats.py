@@ -1,7 +1,9 @@
 """The numbers of a pool at one moment, under stable names."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,3 +34,20 @@ class PoolStats:
     wait_seconds_total: float
     timeouts_total: int
     reductions_total: int
+
+
+def sum_of_pools(pools: Sequence[PoolStats]) -> PoolStats:
+    """One pool's numbers as they are; of several the sums, under all their names."""
+    if len(pools) == 1:
+        return pools[0]
+    return PoolStats(
+        **{field.name: _sum([getattr(pool, field.name) for pool in pools]) for field in fields(PoolStats)}
+    )
+
+
+def _sum(values: list[Any]) -> Any:
+    if isinstance(values[0], str):
+        return ", ".join(values)
+    if isinstance(values[0], dict):
+        return dict(sum((Counter(value) for value in values), Counter()))
+    return None if None in values else sum(values)

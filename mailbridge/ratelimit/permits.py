@@ -22,9 +22,9 @@ from collections.abc import Callable
 from math import inf, isfinite
 from typing import Protocol
 
+from mailbridge.config.groups import RateLimiter, RateOptions
 from mailbridge.deadline import Clock, Deadline
 from mailbridge.errors import DeadlineExceeded, MailbridgeError, RateUnavailable
-from mailbridge.rate_options import RateLimiter, RateOptions
 from mailbridge.ratelimit.queue import Line, Ticket
 from mailbridge.ratelimit.window import Told, Window
 

@@ -14,9 +14,9 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from mailbridge.config.groups import as_seconds, invalid
+from mailbridge.config.groups import RateOptions
+from mailbridge.config.values import as_seconds, invalid
 from mailbridge.errors import ConfigurationError
-from mailbridge.rate_options import RateOptions
 from mailbridge.secret import Secret, clear_locals
 
 # Added to `per`. A message leaves a moment after it got permission; if one is late by this and another is

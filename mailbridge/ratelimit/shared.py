@@ -10,9 +10,9 @@ import threading
 from collections.abc import Hashable
 from weakref import WeakValueDictionary
 
+from mailbridge.config.groups import RateOptions
 from mailbridge.config.smtp_config import SMTPConfig
 from mailbridge.deadline import Clock
-from mailbridge.rate_options import RateOptions
 from mailbridge.ratelimit.permits import FreeTurns, LimitedTurns, Turns
 
 # Each has some hundred bytes beside the times of its messages. Beyond that, what has no bearing on messages

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 
 from mailbridge import logs
 from mailbridge.proxy_protocol.header import InvalidProxyHeader, ProxyHeader
-from mailbridge.results import printable
+from mailbridge.reply import printable
 from mailbridge.server.budget import Budget
 from mailbridge.server.commands import Dialogue
 from mailbridge.server.connection import LINGER

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mailbridge import logs
-from mailbridge.results import printable
+from mailbridge.reply import printable
 from mailbridge.server.session import ReceivedEnvelope, Session
 
 default_logger = logging.getLogger("mailbridge.server")

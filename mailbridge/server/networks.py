@@ -6,7 +6,7 @@ Names are not resolved: whom to believe must not hang on DNS.
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from mailbridge.config.groups import invalid
+from mailbridge.config.values import invalid
 
 _MAPPED = IPv6Network("::ffff:0:0/96")  # RFC 4291 section 2.5.5.2
 _MAPPED_PREFIX = 96  # bits

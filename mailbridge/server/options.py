@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from mailbridge.config.groups import as_count, as_seconds, as_switch, as_text, invalid
+from mailbridge.config.values import as_count, as_seconds, as_switch, as_text, invalid
 from mailbridge.errors import ConfigurationError
 from mailbridge.secret import Secret
 from mailbridge.server.hooks import Hook

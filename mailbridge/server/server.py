@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from mailbridge import logs
-from mailbridge.config.groups import as_count, invalid
+from mailbridge.config.values import as_count, invalid
 from mailbridge.errors import ConfigurationError
 from mailbridge.net.ehlo_name import ehlo_name
 from mailbridge.secret import Secret

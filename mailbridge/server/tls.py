@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 
-from mailbridge.config.groups import as_text, invalid, unknown_option
+from mailbridge.config.values import as_text, invalid, unknown_option
 from mailbridge.errors import ConfigurationError
 from mailbridge.secret import Secret
 from mailbridge.server.session import TLSSession

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
-from mailbridge.results import Reply, printable
+from mailbridge.reply import Reply, printable
 
 # RFC 5321 section 4.1.1.1, ehlo-keyword. re.ASCII: without it, a long s (U+017F) stands for S.
 _KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*", re.IGNORECASE | re.ASCII)

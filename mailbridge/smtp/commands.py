@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mailbridge.errors import InvalidMessage
-from mailbridge.results import printable
+from mailbridge.reply import printable
 from mailbridge.smtp.replies import MAX_EHLO_LINES, MAX_LINES
 
 # RFC 5321 section 4.5.3.1.4, in octets with CRLF; RFC 4954 section 4 holds AUTH to it, too.

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from urllib.parse import quote, quote_plus
 
-from mailbridge.results import Reply
+from mailbridge.reply import Reply
 from mailbridge.secret import MASK, Secret
 from mailbridge.smtp import xtext
 

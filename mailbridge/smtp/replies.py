@@ -2,12 +2,17 @@
 
 What a reply means, and to which command it belongs, is not decided here. Parsing takes linear time
 however the bytes are cut, and never holds more than MAX_REPLY plus what was fed last.
+
+The server's own name for a message, read from its answer to the content.
+
+No standard says where it stands; these are the forms of the servers in wide use. An answer in
+another form gives None: a wrong name would be worse than none.
 """
 
 import re
 
 from mailbridge.errors import ProtocolViolation
-from mailbridge.results import Reply, printable
+from mailbridge.reply import Reply, printable
 
 # RFC 5321 section 4.5.3.1.5 says 512; servers with long policy texts go beyond it.
 MAX_LINE = 8192  # bytes, line end included
@@ -142,3 +147,21 @@ def _enhanced(code: int, text: str) -> tuple[int, int, int] | None:
 def _violation(problem: str, line: bytes) -> ProtocolViolation:
     text = line.rstrip(b"\r\n").decode(errors="backslashreplace")
     return ProtocolViolation(f"{problem}: {printable(text, _SHOWN_CHARACTERS)!r}")
+
+
+_FORMS = (
+    re.compile(r"queued as ([\w.-]+)"),  # Postfix, Haraka, Stalwart
+    re.compile(r"\bid=([\w.-]+)"),  # Exim
+    re.compile(r"(?<![\w.-])([\w.-]++) Message accepted for delivery"),  # Sendmail, OpenSMTPD
+    re.compile(r"\[InternalId=(\d+)"),  # Exchange
+    re.compile(r"\bOK\s+\d{10}\s+([\w.-]+) - gsmtp"),  # Gmail
+    re.compile(r"\bOk ([0-9a-f]{16}-[0-9a-f-]+)"),  # Amazon SES
+)
+
+
+def queue_id(text: str) -> str | None:
+    """The id in the text of the final reply, or None."""
+    for form in _FORMS:
+        if found := form.search(text):
+            return found[1].rstrip(".")
+    return None

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mailbridge.errors import ProtocolViolation
-from mailbridge.results import Reply
+from mailbridge.reply import Reply
 from mailbridge.smtp.commands import Command
 from mailbridge.smtp.redaction import Quotations
 from mailbridge.smtp.replies import ReplyParser

@@ -22,8 +22,10 @@ from mailbridge.message.priority import Priority, lane_of
 from mailbridge.registry import make_mailers
 from mailbridge.rendering.prepare import Sendable, prepared, priority_of
 from mailbridge.rendering.render import Rendered
-from mailbridge.results import Reply, SendResult, VerifyReport
+from mailbridge.reply import Reply
+from mailbridge.results import SendResult
 from mailbridge.testing.expectations import Expectations
+from mailbridge.verify import VerifyReport
 
 __all__ = ["RecordedMessage", "RecordingMailer", "recording"]
 

@@ -32,8 +32,7 @@ from mailbridge import (
     SendResult,
     SMTPConfig,
 )
-from mailbridge.breaker import COOLDOWN
-from mailbridge.delivery.breakers import FIRST_COOLDOWN, LONGEST_COOLDOWN
+from mailbridge.delivery.breakers import COOLDOWN, FIRST_COOLDOWN, LONGEST_COOLDOWN
 from mailbridge.testing import DEFAULT_KEYWORDS, Fault, ScriptedServer
 from tests.acceptance.crowd import side_by_side
 from tests.acceptance.fault_cases import (

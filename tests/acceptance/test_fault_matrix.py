@@ -33,7 +33,7 @@ from mailbridge import (
     TLSFailed,
     TLSModeMismatch,
 )
-from mailbridge.breaker import COOLDOWN
+from mailbridge.delivery.breakers import COOLDOWN
 from mailbridge.testing import DEFAULT_KEYWORDS, Fault, ScriptedServer
 from tests.acceptance.crowd import side_by_side
 from tests.acceptance.fault_cases import (

@@ -17,8 +17,8 @@ from mailbridge import (
     SMTPConfig,
 )
 from mailbridge.deadline import Deadline
-from mailbridge.results import STAGE_NAMES
 from mailbridge.testing import ScriptedServer
+from mailbridge.verify import STAGE_NAMES
 from tests.acceptance.sending import USER, committed, envelope, message
 from tests.servers.certificates import Certificates
 from tests.servers.fixtures import StartScriptedProxy

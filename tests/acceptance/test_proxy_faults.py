@@ -29,7 +29,7 @@ from mailbridge import (
     SMTPConfig,
     TLSFailed,
 )
-from mailbridge.breaker import COOLDOWN
+from mailbridge.delivery.breakers import COOLDOWN
 from mailbridge.testing import ScriptedServer
 from tests.acceptance.proxy_verdicts import EXPECTED, FINE, Told
 from tests.acceptance.sending import MARGIN, ShiftedClock, committed, envelope, message

@@ -7,7 +7,7 @@ from django.test.utils import override_settings
 
 import mailbridge
 from mailbridge import Secret, Timeouts, TLSOptions
-from mailbridge.config.smtp_config import KNOWN
+from mailbridge.config.parsing import KNOWN
 from mailbridge_django.compat import MailerMisconfigured
 from mailbridge_django.options import (
     DJANGO_NAMES,

@@ -12,7 +12,7 @@ from mailbridge import InvalidMessage, NotSupported
 from mailbridge.testing import ScriptedServer
 from mailbridge_flask import Mail, Message
 from mailbridge_flask.message import as_message
-from mailbridge_flask.wishes import wishes_of
+from mailbridge_flask.mime import wishes_of
 
 
 def message(**options: Any) -> Message:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import pytest
 
-from mailbridge.results import STAGE_NAMES
+from mailbridge.verify import STAGE_NAMES
 from tests.django.conftest import KNOWS_MAILERS, MODES, settings_for
 from tests.integration.mails import INBOX, SENDER
 from tests.servers.certificates import Certificates

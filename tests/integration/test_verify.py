@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mailbridge import VerifyReport
-from mailbridge.results import STAGE_NAMES
+from mailbridge.verify import STAGE_NAMES
 from tests.integration.conftest import StartMailer
 from tests.integration.mails import INBOX, SENDER, addresses
 from tests.servers.certificates import Certificates

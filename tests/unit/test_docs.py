@@ -16,7 +16,7 @@ import pytest
 from mailbridge import errors, pool
 from mailbridge.config import smtp_config
 from mailbridge.config.urls import SETTINGS_ONLY
-from mailbridge.results import STAGE_NAMES
+from mailbridge.verify import STAGE_NAMES
 from tests.documents import DOCUMENTS, GROUPS, OPTIONS, ROOT
 
 # What an example may import that is not of this project, and only in environments that have it.

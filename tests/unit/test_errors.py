@@ -38,7 +38,7 @@ from mailbridge.errors import (
     TLSModeMismatch,
     TokenUnavailable,
 )
-from mailbridge.results import Reply
+from mailbridge.reply import Reply
 
 ALL = [getattr(errors, name) for name in errors.__all__]
 TEMPORARY = Reply(450, ("4.2.1 Try", "later"), (4, 2, 1))

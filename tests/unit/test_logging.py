@@ -24,7 +24,8 @@ from mailbridge import (
     Reply,
     SMTPConfig,
 )
-from mailbridge.logs import Log, parse_logger
+from mailbridge.config.values import parse_logger
+from mailbridge.logs import Log
 from mailbridge.testing import Fault, ScriptedServer
 
 # What every LogRecord has; the rest are our fields.

@@ -10,15 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailbridge.message.envelope import Envelope
-from mailbridge.results import (
-    MAX_SHOWN_CHARACTERS,
-    STAGE_NAMES,
-    Reply,
-    SendResult,
-    Stage,
-    VerifyReport,
-    printable,
-)
+from mailbridge.reply import MAX_SHOWN_CHARACTERS, Reply, printable
+from mailbridge.results import SendResult
+from mailbridge.verify import STAGE_NAMES, Stage, VerifyReport
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from mailbridge import Mailer, SMTPConfig, VerifyReport
-from mailbridge.results import STAGE_NAMES
 from mailbridge.testing import Fault, ScriptedServer
+from mailbridge.verify import STAGE_NAMES
 
 
 def verify(

@@ -15,7 +15,7 @@ from mailbridge.config.proxies import ProxyURL
 from mailbridge.deadline import Deadline
 from mailbridge.errors import ProxyFailed
 from mailbridge.net.stream import Stream
-from mailbridge.results import printable
+from mailbridge.reply import printable
 from mailbridge.secret import MASK
 
 # A proxy's answer to CONNECT is a few lines; none of them is of use beyond the first. It counts together

@@ -26,7 +26,7 @@ from mailbridge.net.proxy.http_connect import http_connect
 from mailbridge.net.resolver import resolve
 from mailbridge.net.stream import Stream
 from mailbridge.net.tls.handshake import Handshake
-from mailbridge.results import printable
+from mailbridge.reply import printable
 from mailbridge.secret import clear_locals
 
 

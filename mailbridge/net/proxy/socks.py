@@ -11,9 +11,8 @@ from typing import Any
 from mailbridge.config.proxies import ProxyURL
 from mailbridge.deadline import Deadline
 from mailbridge.errors import ProxyFailed
-from mailbridge.net.stream import Stream
-from mailbridge.net.stream_file import StreamFile
-from mailbridge.results import printable
+from mailbridge.net.stream import Stream, StreamFile
+from mailbridge.reply import printable
 
 try:
     import socks  # type: ignore[import-untyped]  # PySocks has no types

@@ -15,7 +15,7 @@ from mailbridge.errors import (
     TLSModeMismatch,
 )
 from mailbridge.net.stream import PlaintextBeforeTLS
-from mailbridge.results import printable
+from mailbridge.reply import printable
 
 # How much of a server's clear text an error shows.
 _SHOWN_CHARACTERS = 80

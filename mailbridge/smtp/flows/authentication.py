@@ -6,7 +6,7 @@ Which mechanisms may be tried, and whether the channel is safe enough, was decid
 from collections.abc import Callable, Sequence
 
 from mailbridge.errors import AuthenticationFailed, MailbridgeError, ProtocolViolation
-from mailbridge.results import Reply
+from mailbridge.reply import Reply
 from mailbridge.smtp import commands
 from mailbridge.smtp.flows.steps import answer
 from mailbridge.smtp.sasl.base import Mechanism, decode_challenge

@@ -3,11 +3,16 @@
 Content is read one piece ahead, so that its last bytes are known as such: they leave last, in one
 write with what commits the message, and only if nothing speaks against it. What the answers mean
 for the recipients is `delivery`'s business.
+
+Content that is not in memory as a whole, as a flow wants it.
+
+Where the pieces come from, and how they are made canonical, is not known here.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Protocol
 
 from mailbridge.errors import (
     ConnectionLost,
@@ -16,13 +21,26 @@ from mailbridge.errors import (
     MessageRefused,
     ProtocolViolation,
 )
-from mailbridge.protocol.pieces import Pieces
-from mailbridge.rendering.lines import END_OF_DATA, DotStuffer
-from mailbridge.results import Reply
+from mailbridge.reply import Reply
 from mailbridge.smtp import commands
 from mailbridge.smtp.commands import Command
+from mailbridge.smtp.dot_stuffing import END_OF_DATA, DotStuffer
 from mailbridge.smtp.flows.steps import Look, ReadPiece, WriteContent, answer, nothing_is_there, take_in
 from mailbridge.smtp.wire import Call, Wire
+
+
+class Pieces(Protocol):
+    """Content in pieces: canonical (every line ends in CRLF, the last one too) and not dot-stuffed.
+
+    `size` is in bytes, over all pieces. `pieces` begins anew each time it is called, since a message
+    may have to go out again. A piece may end anywhere, also between CR and LF.
+    """
+
+    @property
+    def size(self) -> int: ...
+
+    def pieces(self) -> Iterator[bytes]: ...
+
 
 Progress = Callable[[int, int], None]
 

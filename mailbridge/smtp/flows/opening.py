@@ -4,7 +4,7 @@ Decides nothing about certificates or credentials, and sends nothing but these.
 """
 
 from mailbridge.errors import GreetingRefused, NotSupported, ProtocolViolation, TLSModeMismatch
-from mailbridge.results import Reply
+from mailbridge.reply import Reply
 from mailbridge.smtp import commands
 from mailbridge.smtp.capabilities import EMPTY, Capabilities
 from mailbridge.smtp.flows.steps import Look, StartTls, Transfer, answer, any_answer, take_in

@@ -2,6 +2,8 @@
 
 A flow is an `async def` function that awaits only these steps; a driver performs each of them on
 a real stream. No event loop is involved: `net.driver` runs flows on blocking calls.
+
+Small conversations on an open session: RSET, NOOP, QUIT (RFC 5321 section 4.1.1).
 """
 
 from collections.abc import Generator, Iterator
@@ -9,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mailbridge.errors import ConnectionLost, ProtocolViolation
-from mailbridge.results import Reply
+from mailbridge.reply import Reply
 from mailbridge.smtp.commands import Command
 from mailbridge.smtp.wire import Call, Wire
 
@@ -158,3 +160,8 @@ def take_in(wire: Wire, data: bytes, stage: str) -> bool:
     before = wire.unanswered_count
     wire.feed(data)
     return wire.unanswered_count < before
+
+
+async def single(wire: Wire, command: Command) -> Reply:
+    """One command and its reply, whatever it says. Raises only if the session is lost."""
+    return await any_answer(wire, wire.call(command), limit="command")

@@ -17,11 +17,10 @@ from mailbridge.errors import (
     RecipientsRefused,
     SenderRefused,
 )
-from mailbridge.protocol.pieces import Pieces
-from mailbridge.rendering.lines import END_OF_DATA
-from mailbridge.results import Reply
+from mailbridge.reply import Reply
 from mailbridge.smtp import commands
-from mailbridge.smtp.flows.content import NO_ANSWER, Progress, Source, after_354, in_chunks
+from mailbridge.smtp.dot_stuffing import END_OF_DATA
+from mailbridge.smtp.flows.content import NO_ANSWER, Pieces, Progress, Source, after_354, in_chunks
 from mailbridge.smtp.flows.steps import WriteContent, answer, any_answer
 from mailbridge.smtp.wire import Call, Wire
 

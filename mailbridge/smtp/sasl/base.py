@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mailbridge.errors import ConfigurationError, ProtocolViolation
-from mailbridge.results import printable
+from mailbridge.reply import printable
 from mailbridge.secret import Secret
 
 # Control characters (C0, DEL, C1) have no place in a name; halves of surrogate pairs have no UTF-8.

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from mailbridge.config.auth import CustomMechanism
 from mailbridge.errors import ConfigurationError
 from mailbridge.smtp.sasl.base import Credentials
+from mailbridge.smtp.sasl.registry import CustomMechanism
 
 
 class Custom:

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from mailbridge.errors import AuthenticationFailed, ConfigurationError
-from mailbridge.results import printable
+from mailbridge.reply import printable
 from mailbridge.smtp.sasl.base import Credentials, Exchange, needed, one_too_many
 
 T = TypeVar("T")

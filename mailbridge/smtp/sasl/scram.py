@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from mailbridge.errors import AuthenticationFailed, ConfigurationError, MailbridgeError, ProtocolViolation
-from mailbridge.results import printable
+from mailbridge.reply import printable
 from mailbridge.secret import Secret
 from mailbridge.smtp.sasl.base import Credentials, decode_challenge, needed, one_too_many
 

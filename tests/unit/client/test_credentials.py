@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mailbridge import AuthenticationFailed, NotSupported, SMTPConfig, SMTPConnection
-from mailbridge.credentials import usable_mechanisms
-from mailbridge.results import Reply
+from mailbridge.client.login import usable_mechanisms
+from mailbridge.reply import Reply
 from mailbridge.secret import Secret
 from mailbridge.smtp.capabilities import Capabilities
 from mailbridge.testing import ScriptedServer

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from mailbridge.client.driver import Driver
 from mailbridge.client.transcript import DialogueLog
 from mailbridge.config.groups import Timeouts
 from mailbridge.deadline import NEVER, Deadline
 from mailbridge.errors import ConnectionLost, DeadlineExceeded, InvalidMessage, ReplyTimeout
-from mailbridge.net.driver import Driver
 from mailbridge.net.stream import Stream
 from mailbridge.smtp.flows.steps import Look, ReadPiece, Transfer, WriteContent
 

@@ -14,7 +14,7 @@ from mailbridge.errors import InvalidMessage, MessageTooLarge, NotSupported
 from mailbridge.message.delivery_options import DSN, DeliverBy, Recipient
 from mailbridge.message.envelope import Envelope
 from mailbridge.rendering.render import Rendered, render
-from mailbridge.results import Reply
+from mailbridge.reply import Reply
 from mailbridge.smtp.capabilities import Capabilities
 
 ASCII = render(b"Subject: x\r\nMessage-ID: <1@x>\r\n\r\nhello\r\n")

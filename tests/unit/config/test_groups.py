@@ -11,11 +11,8 @@ from typing import Any
 import pytest
 
 from mailbridge import SMTPConfig
-from mailbridge.config.groups import (
-    PoolOptions,
-    RetryOptions,
-    Timeouts,
-    TLSOptions,
+from mailbridge.config.groups import PoolOptions, RetryOptions, Timeouts, TLSOptions
+from mailbridge.config.values import (
     as_count,
     as_seconds,
     as_secret,

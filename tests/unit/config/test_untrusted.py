@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mailbridge import ConfigurationError, Secret, SMTPConfig
-from mailbridge.config.smtp_config import KNOWN
+from mailbridge.config.parsing import KNOWN
 from mailbridge.config.untrusted import ALLOWED
 
 ROW: dict[str, Any] = {"host": "smtp.example.com", "username": "u", "password": "hunter2"}

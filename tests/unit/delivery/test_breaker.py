@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from mailbridge import AuthenticationFailed, DeadlineExceeded, Reply, TokenUnavailable
-from mailbridge.breaker import COOLDOWN, LoginBreaker
 from mailbridge.deadline import NEVER, Deadline
+from mailbridge.delivery.breakers import COOLDOWN, LoginBreaker
 
 
 class Clock:

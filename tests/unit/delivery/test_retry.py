@@ -16,7 +16,7 @@ from mailbridge import (
     SenderRefused,
 )
 from mailbridge.config.groups import RetryOptions
-from mailbridge.retry import is_stale, pause_before_next
+from mailbridge.delivery.verdicts import is_stale, pause_before_next
 
 FIVE = RetryOptions(attempts=5, first_delay=1, factor=2, max_delay=5, jitter=0.5)
 

@@ -2,8 +2,8 @@
 
 from dataclasses import fields, replace
 
-from mailbridge.delivery.stats import sum_of_pools
 from mailbridge.pool import PoolStats
+from mailbridge.pool.stats import sum_of_pools
 
 ONE = PoolStats(
     **{field.name: number for number, field in enumerate(fields(PoolStats))}

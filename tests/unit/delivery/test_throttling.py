@@ -2,6 +2,7 @@
 
 import pytest
 
+from mailbridge.delivery.verdicts import is_throttling
 from mailbridge.errors import (
     AuthenticationFailed,
     ConnectionLost,
@@ -13,9 +14,8 @@ from mailbridge.errors import (
     SenderRefused,
     TLSFailed,
 )
-from mailbridge.results import Reply
+from mailbridge.reply import Reply
 from mailbridge.smtp.replies import ReplyParser
-from mailbridge.throttling import is_throttling
 
 
 def reply(text: str) -> Reply:

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from mailbridge.deadline import Deadline
-from mailbridge.net.stream import Stream
-from mailbridge.net.stream_file import StreamFile
+from mailbridge.net.stream import Stream, StreamFile
 
 SOON = 10.0  # seconds; reaching it is a failure
 Pair = tuple[Stream, socket.socket]

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import pytest
 
 import mailbridge.ratelimit
+from mailbridge.config.groups import RateOptions
 from mailbridge.deadline import NEVER
 from mailbridge.message.priority import NORMAL_LANE
-from mailbridge.rate_options import RateOptions
 from mailbridge.ratelimit.permits import LimitedTurns
 from mailbridge.ratelimit.window import Told, Window
 from tests.interrupter import Interrupt, Interrupter

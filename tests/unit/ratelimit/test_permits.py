@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mailbridge.config.groups import RateOptions
 from mailbridge.deadline import NEVER, Deadline
 from mailbridge.errors import DeadlineExceeded, PoolClosed, RateUnavailable
 from mailbridge.message.priority import lane_of
-from mailbridge.rate_options import RateOptions
 from mailbridge.ratelimit.permits import LEAST_WAIT, FreeTurns, LimitedTurns
 from mailbridge.ratelimit.window import Window
 from tests.rates import is_within

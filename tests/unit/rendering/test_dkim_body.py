@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailbridge.dkim_body import BodyHash
+from mailbridge.rendering.dkim import BodyHash
 from mailbridge.rendering.lines import canonical
 
 KINDS = ("relaxed", "simple")

@@ -10,17 +10,8 @@ from hypothesis import strategies as st
 
 from mailbridge.errors import InvalidMessage
 from mailbridge.rendering import lines
-from mailbridge.rendering.lines import (
-    END_OF_DATA,
-    Canonical,
-    DotStuffer,
-    Survey,
-    canonical,
-    dot_stuffed,
-    has_nul,
-    is_eight_bit,
-    longest_line,
-)
+from mailbridge.rendering.lines import Canonical, Survey, canonical, has_nul, is_eight_bit, longest_line
+from mailbridge.smtp.dot_stuffing import END_OF_DATA, DotStuffer, dot_stuffed
 
 # Few kinds of bytes, so that every combination of line ends and dots comes up.
 MESSY = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"a", b"\0", b"\xff"]), max_size=30).map(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailbridge.results import Reply
+from mailbridge.reply import Reply
 from mailbridge.smtp.capabilities import EMPTY, Capabilities
 
 

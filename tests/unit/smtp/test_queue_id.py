@@ -2,7 +2,7 @@
 
 import pytest
 
-from mailbridge.protocol.queue_id import queue_id
+from mailbridge.smtp.replies import queue_id
 
 
 @pytest.mark.parametrize(

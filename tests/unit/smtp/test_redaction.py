@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailbridge.results import Reply
+from mailbridge.reply import Reply
 from mailbridge.secret import MASK, Secret
 from mailbridge.smtp.redaction import Quotations
 from mailbridge.smtp.xtext import escape as xtext_escape

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailbridge.errors import ProtocolViolation
-from mailbridge.results import Reply
+from mailbridge.reply import Reply
 from mailbridge.smtp.replies import (
     MAX_EHLO_LINES,
     MAX_EMPTY_LINES,

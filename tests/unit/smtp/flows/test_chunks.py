@@ -9,7 +9,7 @@ from mailbridge.errors import (
     ProtocolViolation,
     RecipientsRefused,
 )
-from mailbridge.protocol.pieces import Pieces
+from mailbridge.smtp.flows.content import Pieces
 from mailbridge.smtp.flows.transaction import Delivered, Transaction, delivery
 from mailbridge.smtp.wire import WINDOW_BYTES, Wire
 from tests.unit.smtp.flows.dialogue import CUTS, Dialogue

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailbridge.errors import InvalidMessage, MessageRefused, RecipientsRefused
-from mailbridge.rendering.lines import canonical, dot_stuffed
+from mailbridge.rendering.lines import canonical
+from mailbridge.smtp.dot_stuffing import dot_stuffed
 from mailbridge.smtp.flows.steps import Step, Transfer, WriteContent
 from mailbridge.smtp.flows.transaction import Transaction, delivery
 from mailbridge.smtp.wire import WINDOW_BYTES, Wire

@@ -1,0 +1,80 @@
+"""TODO docstring."""
+
+import re
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from types import MappingProxyType
+from typing import Any
+
+from mailbridge.config.values import imported, invalid
+
+_SCRAM = [f"SCRAM-SHA-{size}{plus}" for plus in ("-PLUS", "") for size in ("512", "256", "1")]
+
+#: The extra that each built-in mechanism needs; "" for none.
+EXTRAS: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(_SCRAM, "scram")
+    | dict.fromkeys(("GSSAPI", "NTLM"), "gssapi")
+    | dict.fromkeys(
+        ("CRAM-MD5", "PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER", "EXTERNAL", "ANONYMOUS"),
+        "",
+    )
+)
+_LIBRARIES = {"scram": "scramp", "gssapi": "spnego"}
+
+#: Mechanisms that send an OAuth2 access token.
+WITH_TOKEN = frozenset({"XOAUTH2", "OAUTHBEARER"})
+#: Mechanisms that can log in without a password: by certificate, by ticket, or as nobody.
+WITHOUT_PASSWORD = frozenset({"EXTERNAL", "GSSAPI", "ANONYMOUS"})
+
+# RFC 4422 section 3.1, sasl-mech, without its limit of 20 characters, which some names exceed.
+_NAME = re.compile("[A-Z0-9_-]+")
+
+#: A class that is called with the credentials, or a function of (credentials, challenge).
+CustomMechanism = Callable[..., Any]
+
+_registered: dict[str, CustomMechanism] = {}
+
+
+def register_sasl(name: str, mechanism: CustomMechanism) -> None:
+    """Let `mechanism` be named in the option `auth` as `name`, which may be a built-in one's.
+
+    A class is called with the `Credentials` (`username`, `password` and `token`, which are `Secret`
+    or None, `host`, `port`, `bindings`) once for each exchange; its objects have `initial() -> bytes
+    | None`, what goes out with the AUTH command (None: the server speaks first), and `step(challenge:
+    bytes) -> bytes`. Any other callable is called as `mechanism(credentials, challenge)`, with None
+    for the initial response. All in raw bytes, without base64. Raises `ConfigurationError` for what
+    is no name or can't be called. Used only where `auth` names it, never by "auto".
+    """
+    if not _NAME.fullmatch(name.upper()):
+        raise invalid("auth", f"can't name a mechanism {name!r}: letters, digits, - and _ (RFC 4422)")
+    if not callable(mechanism):
+        raise invalid("auth", f"the mechanism {name!r} must be a class or callable")
+    _registered[name.upper()] = mechanism
+
+
+def custom(name: str) -> tuple[str, CustomMechanism] | None:
+    """The name on the wire and the code of a registered mechanism or a dotted path; None for others."""
+    if "." in name:
+        return _imported(name)
+    found = _registered.get(name)
+    return None if found is None else (name, found)
+
+
+def wire_name(name: str) -> str:
+    """The name in AUTH of one that stands in `auth`: its own, or that of what a path leads to."""
+    found = custom(name)
+    return name if found is None else found[0]
+
+
+def is_installed(name: str) -> bool:
+    """Whether the library behind a built-in mechanism is there."""
+    extra = EXTRAS[name]
+    return not extra or find_spec(_LIBRARIES[extra]) is not None
+
+
+def _imported(path: str) -> tuple[str, CustomMechanism]:
+    found = imported("auth", path)
+    name = getattr(found, "name", None)
+    if not callable(found) or not isinstance(name, str) or not _NAME.fullmatch(name.upper()):
+        raise invalid("auth", f"names {path!r}, which is no mechanism: a class or callable with a `name`")
+    return name.upper(), found
