@@ -215,7 +215,7 @@ class Log:
             seconds=round(seconds, 6),
         )
 
-    def pooled(self, action: str, text: str, thing: object, reason: str) -> None:
+    def pooled(self, action: str, text: str, connection: object, reason: str) -> None:
         """What a pool does with one of its connections, or whatever it lends."""
         reason = printable(reason)
         self.write(
@@ -224,7 +224,7 @@ class Log:
             action,
             "%s: %s: %s",
             *(self._server, text, reason),
-            connection_id=getattr(thing, "id", None),
+            connection_id=getattr(connection, "id", None),
             reason=reason,
         )
 

@@ -21,7 +21,7 @@ from mailbridge.message.envelope import Envelope
 from mailbridge.message.priority import Priority
 from mailbridge.pool import PoolStats
 from mailbridge.pool.stats import sum_of_pools
-from mailbridge.process import look_after
+from mailbridge.process import register
 from mailbridge.rendering.prepare import Sendable
 from mailbridge.results import SendResult
 from mailbridge.verify import VerifyReport, verify
@@ -219,7 +219,7 @@ class Mailer:
                 Upstream(
                     options,
                     name=name if seen[name] == 1 else f"{name} #{seen[name]}",
-                    before_opening=lambda: look_after(self),
+                    before_opening=lambda: register(self),
                     clock=self._clock,
                     random=self._random,
                 )

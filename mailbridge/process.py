@@ -32,7 +32,7 @@ _known: weakref.WeakValueDictionary[int, Mailing] = weakref.WeakValueDictionary(
 _celery_is_hooked = False
 
 
-def look_after(mailer: Mailing) -> None:
+def register(mailer: Mailing) -> None:
     """See to this one when the process forks or ends; to be called before it opens a session."""
     _known[id(mailer)] = mailer
     _hook_celery()

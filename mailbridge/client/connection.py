@@ -265,17 +265,17 @@ class SMTPConnection:
         began, spent, trips = self._clock(), dict(self.seconds), self.round_trips
         outer = sys.exception()
         try:
-            delivered, rendered = sending.send(envelope, rendered, limit, progress=progress, pace=pace)
+            outcome, rendered = sending.send(envelope, rendered, limit, progress=progress, pace=pace)
         except MailbridgeError as error:
             clear_locals(error, outer=outer)  # some hold the recipients
             raise
         return SendResult(
-            accepted=delivered.accepted,
-            rejected=delivered.rejected,
-            response=delivered.response,
+            accepted=outcome.accepted,
+            rejected=outcome.rejected,
+            response=outcome.response,
             envelope=envelope,
             message_size=rendered.size,
-            queue_id=queue_id(delivered.response.text),
+            queue_id=queue_id(outcome.response.text),
             message_id=rendered.message_id,
             connection_id=self.id,
             server=self.config.server,

@@ -56,7 +56,7 @@ class Conversation:
         self._handshake: Handshake | None = None
         self._connection_id = connection_id
         self._began = clock()
-        masked = self.wire.quotations.masked
+        masked = self.wire.redactor.masked
         dialogue = DialogueLog(connection_id, is_on=config.debug, log=config.log, mask=masked)
         self.driver = Driver(stream, config.timeouts, dialogue, server=config.server, clock=clock)
 
@@ -103,7 +103,7 @@ class Conversation:
         if said is None or is_empty_line(said):
             return None
         self.wire.is_over = True  # no QUIT to a server that has said good-bye itself
-        text = printable(self.wire.quotations.masked(said.decode("utf-8", "replace").strip()), 200)
+        text = printable(self.wire.redactor.masked(said.decode("utf-8", "replace").strip()), 200)
         return f"the server said {text!r}" if said else "closed by the server"
 
     def close(self) -> None:

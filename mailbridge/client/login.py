@@ -77,7 +77,7 @@ class Login:
             self._capabilities,
             bindings=bindings,
             token=token,
-            remember=talk.wire.quotations.remember_secret,
+            remember=talk.wire.redactor.remember_secret,
         )
         self.mechanism = talk.run(authentication(talk.wire, mechanisms), deadline)
 

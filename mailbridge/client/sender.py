@@ -17,7 +17,7 @@ from mailbridge.rendering.render import Rendered
 from mailbridge.reply import Reply
 from mailbridge.smtp.capabilities import Capabilities
 from mailbridge.smtp.flows.content import Progress
-from mailbridge.smtp.flows.transaction import Delivered, Transaction, delivery
+from mailbridge.smtp.flows.transaction import Outcome, Transaction, transact
 
 
 class Pace(Protocol):
@@ -26,7 +26,7 @@ class Pace(Protocol):
     def begin(self, deadline: Deadline) -> None:
         """Returns when a transaction may begin. For a message's first one that is settled before."""
 
-    def left(self) -> None:
+    def departed(self) -> None:
         """The last byte of one has been written."""
 
 
@@ -49,7 +49,7 @@ class Sending:
         *,
         progress: Progress | None = None,
         pace: Pace | None = None,
-    ) -> tuple[Delivered, Rendered]:
+    ) -> tuple[Outcome, Rendered]:
         """What came of it, and the message as this server took it. Raises as `SMTPConnection.send`."""
         self._pace = pace
         try:
@@ -57,11 +57,11 @@ class Sending:
         except MailbridgeError as error:
             complete(error, self._config)  # it is this server that can't take it
             raise
-        left = pace.left if pace is not None else None
-        transaction = replace(transaction, progress=progress, left=left)
-        delivered = self._deliver_groups(transaction, groups, deadline)
+        left = pace.departed if pace is not None else None
+        transaction = replace(transaction, progress=progress, departed=left)
+        outcome = self._deliver_groups(transaction, groups, deadline)
         self._tell_all(progress, rendered.size)
-        return delivered, rendered
+        return outcome, rendered
 
     def _tell_all(self, progress: Progress | None, size: int) -> None:
         """The message is accepted: what `progress` raises now changes nothing about it."""
@@ -120,7 +120,7 @@ class Sending:
 
     def _deliver_groups(
         self, transaction: Transaction, groups: Sequence[tuple[str, ...]], deadline: Deadline
-    ) -> Delivered:
+    ) -> Outcome:
         """One transaction for each group, as LIMITS (RFC 9422) wants it; usually there is one group.
 
         Groups stand for themselves: if some recipients have the message, what becomes of the others
@@ -128,7 +128,7 @@ class Sending:
         """
         if len(groups) == 1:
             return self._deliver_all(transaction, deadline)
-        done = Delivered((), {}, Reply(0))
+        done = Outcome((), {}, Reply(0))
         for group in groups:
             done = _joined(done, self._deliver_group(replace(transaction, recipients=group), done, deadline))
         if not done.accepted:
@@ -141,24 +141,24 @@ class Sending:
             )
         return done
 
-    def _deliver_group(self, transaction: Transaction, done: Delivered, deadline: Deadline) -> Delivered:
+    def _deliver_group(self, transaction: Transaction, done: Outcome, deadline: Deadline) -> Outcome:
         """One of several; after `done`, whose recipients have the message."""
         try:
             return self._deliver_all(transaction, deadline)
         except RecipientsRefused as error:
-            return Delivered((), error.rejected, done.response)
+            return Outcome((), error.rejected, done.response)
         except MailbridgeError as error:
             if error.outcome_unknown or not done.accepted:
                 _add_accepted(error, done.accepted)
                 raise
             reply = error.reply or Reply(451, (f"4.4.2 {error.message}",), (4, 4, 2))
-            return Delivered((), dict.fromkeys(transaction.recipients, reply), done.response)
+            return Outcome((), dict.fromkeys(transaction.recipients, reply), done.response)
         except BaseException as interrupt:
             if done.accepted:
                 interrupt.outcome_unknown = True  # type: ignore[attr-defined]  # it can't carry a result
             raise
 
-    def _deliver_all(self, transaction: Transaction, deadline: Deadline) -> Delivered:
+    def _deliver_all(self, transaction: Transaction, deadline: Deadline) -> Outcome:
         done = self._deliver(transaction, deadline)
         taken = len(done.accepted)
         while rest := [
@@ -171,12 +171,10 @@ class Sending:
                 break
             rejected = {a: r for a, r in done.rejected.items() if a not in rest} | dict(more.rejected)
             late = done.late | more.late
-            done = Delivered(done.accepted + more.accepted, rejected, done.response, late)
+            done = Outcome(done.accepted + more.accepted, rejected, done.response, late)
         return done
 
-    def _deliver_rest(
-        self, transaction: Transaction, done: Delivered, deadline: Deadline
-    ) -> Delivered | None:
+    def _deliver_rest(self, transaction: Transaction, done: Outcome, deadline: Deadline) -> Outcome | None:
         """The recipients above the limit; None if they do not get it, so that their reply stands.
 
         The first ones have it: an error would have the whole message sent to them again.
@@ -192,21 +190,21 @@ class Sending:
             interrupt.outcome_unknown = True  # type: ignore[attr-defined]  # it can't carry a result
             raise
 
-    def _deliver(self, transaction: Transaction, deadline: Deadline) -> Delivered:
+    def _deliver(self, transaction: Transaction, deadline: Deadline) -> Outcome:
         transaction = replace(transaction, resets_first=self.needs_reset)
         if self._pace is not None:
             self._pace.begin(deadline)
         self._transactions += 1
         self.needs_reset = True  # unless it succeeds: refused, or given up before the content
-        delivered = self._talk.run(delivery(self._talk.wire, transaction), deadline)
+        outcome = self._talk.run(transact(self._talk.wire, transaction), deadline)
         self.needs_reset = False
-        return delivered
+        return outcome
 
 
-def _joined(done: Delivered, more: Delivered) -> Delivered:
+def _joined(done: Outcome, more: Outcome) -> Outcome:
     response = done.response if done.accepted else more.response
     rejected = {**done.rejected, **more.rejected}
-    return Delivered(done.accepted + more.accepted, rejected, response, done.late | more.late)
+    return Outcome(done.accepted + more.accepted, rejected, response, done.late | more.late)
 
 
 def _add_accepted(error: MailbridgeError, accepted: tuple[str, ...]) -> None:

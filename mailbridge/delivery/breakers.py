@@ -92,7 +92,7 @@ class ServerBreaker:
         here = self._here()
         return max(0.0, here.due_at - self._clock()) if here.cooldown else 0.0
 
-    def patience(self) -> float | None:
+    def open_within(self) -> float | None:
         """How many seconds a message may wait for a session there; None: not now, ask others first.
 
         No limit (infinity) as long as nothing is against the server. For a probe as long as the server was

@@ -58,7 +58,7 @@ def _drawn(servers: Sequence[Weighted], random: Callable[[], float]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class Candidate:
     """A server to try now, with the seconds that its session may take to open (infinity: no limit).
 
     `others` counts the servers behind it that nothing is known against; they share what is left of `whole`,
@@ -66,13 +66,13 @@ class Stop:
     """
 
     upstream: Upstream
-    patience: float
+    open_within: float
     others: int
     whole: Deadline = NEVER
 
     def opening_limit(self, limit: Deadline) -> Deadline:
         """When its session must be open, within `limit`: not so late that the others have no time left."""
-        seconds = min(self.patience, self._share)
+        seconds = min(self.open_within, self._share)
         return limit if seconds == inf else limit.within(seconds)
 
     def sending_limit(self, limit: Deadline) -> Deadline:
@@ -86,7 +86,7 @@ class Stop:
 
 
 @dataclass(slots=True)
-class Trail:
+class AttemptLog:
     """What failed so far for one message: all errors in their order, and the last one of each server."""
 
     errors: list[MailbridgeError] = field(default_factory=list)
@@ -124,29 +124,29 @@ class Router:
         self.upstreams = tuple(upstreams)
         self._random = random
 
-    def tour(
-        self, trail: Trail, whole: Deadline = NEVER, *, preferred: Upstream | None = None
-    ) -> Iterator[Stop]:
+    def candidates(
+        self, attempt_log: AttemptLog, whole: Deadline = NEVER, *, preferred: Upstream | None = None
+    ) -> Iterator[Candidate]:
         """The servers to offer one message to, until one has it or `whole`, the time for it, is over.
 
         Those that are passed over come last, who is due soonest first: no message is refused without
         having been offered to everybody. A server is asked whether it is passed over when its turn comes.
         """
         if len(self.upstreams) == 1:
-            yield Stop(self.upstreams[0], inf, 0)
+            yield Candidate(self.upstreams[0], inf, 0)
             return
         order = in_order(self.upstreams, self._random, preferred=preferred)
         passed_over: list[Upstream] = []
         for number, upstream in enumerate(order, start=1):
-            patience = upstream.breaker.patience()
-            if patience is None:
-                trail.note_passed_over(upstream)
+            open_within = upstream.breaker.open_within()
+            if open_within is None:
+                attempt_log.note_passed_over(upstream)
                 passed_over.append(upstream)
             else:
                 others = sum(not each.breaker.is_open for each in order[number:])
-                yield Stop(upstream, patience, others, whole)
+                yield Candidate(upstream, open_within, others, whole)
         for upstream in sorted(passed_over, key=lambda each: each.breaker.seconds_left):
-            yield Stop(upstream, inf, 0)
+            yield Candidate(upstream, inf, 0)
 
     def note(self, upstream: Upstream, outcome: MailbridgeError | None) -> None:
         """What came of a message at a server; None: it has it."""

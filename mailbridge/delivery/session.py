@@ -12,14 +12,14 @@ from typing import TypeVar
 from mailbridge.client.connection import SMTPConnection
 from mailbridge.config.smtp_config import SMTPConfig
 from mailbridge.deadline import Clock, Deadline
-from mailbridge.delivery.router import Router, Stop, Trail
+from mailbridge.delivery.router import AttemptLog, Candidate, Router
 from mailbridge.delivery.upstream import Upstream
 from mailbridge.delivery.verdicts import is_stale, judge, pause_before_next
 from mailbridge.errors import ConnectTimeout, DeadlineExceeded, MailbridgeError
 from mailbridge.message.envelope import Envelope
 from mailbridge.message.priority import NORMAL_LANE, Priority, lane_of
 from mailbridge.pool import Lease
-from mailbridge.ratelimit.permits import Turn
+from mailbridge.ratelimit.permits import Permit
 from mailbridge.rendering.prepare import Sendable, prepared, priority_of
 from mailbridge.rendering.render import Rendered
 from mailbridge.results import SendResult
@@ -99,30 +99,32 @@ class Session:
 
     def _deliver(self, outgoing: Envelope, rendered: Rendered, limit: Deadline) -> SendResult:
         """To the first server that takes it, in as many attempts as `retry` allows."""
-        trail, attempt = Trail(), 1
+        attempt_log, attempt = AttemptLog(), 1
         while True:
             try:
                 result = self._offer(
-                    lambda stop: self._attempt(outgoing, rendered, limit, stop), limit, trail
+                    lambda candidate: self._attempt(outgoing, rendered, limit, candidate), limit, attempt_log
                 )
             except MailbridgeError as error:
-                error.attempts = trail.others_than(error)
+                error.attempts = attempt_log.others_than(error)
                 self._pause(error, attempt, limit)
                 attempt += 1
             else:
-                return replace(result, attempts=attempt, failed_servers=trail.of_others(self._upstream))
+                return replace(result, attempts=attempt, failed_servers=attempt_log.of_others(self._upstream))
 
     def connect(self, *, deadline: float | None = None) -> bool:
         """As `Mailer.connect`."""
         limit = Deadline.after(deadline, self._clock).within(self._config.timeouts.total)
-        trail = Trail()
+        attempt_log = AttemptLog()
         try:
-            return self._offer(lambda stop: not self._borrow(limit, stop).reused, limit, trail)
+            return self._offer(
+                lambda candidate: not self._borrow(limit, candidate).reused, limit, attempt_log
+            )
         except MailbridgeError as error:
-            error.attempts = trail.others_than(error)
+            error.attempts = attempt_log.others_than(error)
             raise
 
-    def _offer(self, act: Callable[[Stop], R], limit: Deadline, trail: Trail) -> R:
+    def _offer(self, act: Callable[[Candidate], R], limit: Deadline, attempt_log: AttemptLog) -> R:
         """What `act` gives at the first server where it works.
 
         Raises the error that ended the tour. If every server failed: the last that may not fail again later,
@@ -131,22 +133,22 @@ class Session:
         failed: list[MailbridgeError] = []
         is_any_reached = False
         preferred = self._upstream if self._lease is not None else None
-        for stop in self._router.tour(trail, limit, preferred=preferred):
+        for candidate in self._router.candidates(attempt_log, limit, preferred=preferred):
             if failed:
-                self._config.log.failed_over(failed[-1], stop.upstream.name)
-            self._go_to(stop.upstream)
+                self._config.log.failed_over(failed[-1], candidate.upstream.name)
+            self._go_to(candidate.upstream)
             try:
-                result = act(stop)
+                result = act(candidate)
             except MailbridgeError as error:
-                self._router.note(stop.upstream, error)
-                trail.note(stop.upstream, error)
+                self._router.note(candidate.upstream, error)
+                attempt_log.note(candidate.upstream, error)
                 failed.append(error)
                 is_any_reached |= self.failure is not error
                 if limit.is_over or not judge(error).may_go_elsewhere:
                     final = error
                     break
             else:
-                self._note_success(stop.upstream)
+                self._note_success(candidate.upstream)
                 return result
         else:
             final = next((error for error in reversed(failed) if error.is_transient), failed[-1])
@@ -177,46 +179,50 @@ class Session:
         self._config.log.attempt_failed(error, attempt, pause)
         self._sleep(pause)
 
-    def _attempt(self, envelope: Envelope, rendered: Rendered, limit: Deadline, stop: Stop) -> SendResult:
+    def _attempt(
+        self, envelope: Envelope, rendered: Rendered, limit: Deadline, candidate: Candidate
+    ) -> SendResult:
         """Once, and once more on a fresh session if a reused one turns out to be dead."""
-        limit = limit.within(stop.upstream.config.timeouts.total)
-        with stop.upstream.turns.turn(self._lane) as turn:
-            lease = self._borrow_in_turn(turn, limit, stop)
+        limit = limit.within(candidate.upstream.config.timeouts.total)
+        with candidate.upstream.limiter.permit(self._lane) as permit:
+            lease = self._borrow_in_turn(permit, limit, candidate)
             try:
-                return self._send_on(lease, turn, envelope, rendered, stop.sending_limit(limit))
+                return self._send_on(lease, permit, envelope, rendered, candidate.sending_limit(limit))
             except MailbridgeError as error:
                 if not (lease.reused or lease.uses > 1) or not is_stale(error):
                     raise
-                self._config.log.session_replaced(error, lease.thing.id)
+                self._config.log.session_replaced(error, lease.connection.id)
         self._give_back(reusable=False, reason="stale")
-        with stop.upstream.turns.turn(self._lane) as turn:
-            lease = self._borrow_in_turn(turn, limit, stop, fresh=True)
-            return self._send_on(lease, turn, envelope, rendered, stop.sending_limit(limit))
+        with candidate.upstream.limiter.permit(self._lane) as permit:
+            lease = self._borrow_in_turn(permit, limit, candidate, fresh=True)
+            return self._send_on(lease, permit, envelope, rendered, candidate.sending_limit(limit))
 
     def _borrow_in_turn(
-        self, turn: Turn, limit: Deadline, stop: Stop, *, fresh: bool = False
+        self, permit: Permit, limit: Deadline, candidate: Candidate, *, fresh: bool = False
     ) -> Lease[SMTPConnection]:
         """A session, and permission to send on it now. Nobody holds a session while waiting for that."""
         while True:
-            if not turn.is_near:
+            if not permit.is_near:
                 self.release()
-                turn.wait(limit)
-            lease = self._borrow(limit, stop, fresh=fresh)
-            if turn.take():
+                permit.wait(limit)
+            lease = self._borrow(limit, candidate, fresh=fresh)
+            if permit.take():
                 return lease
             self.release()
 
-    def _borrow(self, limit: Deadline, stop: Stop, *, fresh: bool = False) -> Lease[SMTPConnection]:
+    def _borrow(self, limit: Deadline, candidate: Candidate, *, fresh: bool = False) -> Lease[SMTPConnection]:
         if self._lease is not None:
             # The look that the pool takes; what lies there was not said to this message.
-            is_good = self._lease.thing.unusable_reason() is None
+            is_good = self._lease.connection.unusable_reason() is None
             if is_good and not self._lease.pool.is_wanted_before(self._lane) and self._lease.use_again():
                 return self._lease
             self.release()
         try:
-            self._lease = stop.upstream.pool.acquire(stop.opening_limit(limit), fresh=fresh, lane=self._lane)
+            self._lease = candidate.upstream.pool.acquire(
+                candidate.opening_limit(limit), fresh=fresh, lane=self._lane
+            )
         except MailbridgeError as error:
-            self.failure = failure = _of_one_server(error, limit, stop)
+            self.failure = failure = _of_one_server(error, limit, candidate)
             if failure is error:
                 raise
             raise failure from None
@@ -225,25 +231,25 @@ class Session:
     def _send_on(
         self,
         lease: Lease[SMTPConnection],
-        turn: Turn,
+        permit: Permit,
         envelope: Envelope,
         rendered: Rendered,
         limit: Deadline,
     ) -> SendResult:
-        connection, began = lease.thing, self._clock()
+        connection, began = lease.connection, self._clock()
         is_first = lease.uses == 1
         try:
-            result = connection.send(envelope, rendered, limit, progress=self._progress, pace=turn)
+            result = connection.send(envelope, rendered, limit, progress=self._progress, pace=permit)
         except MailbridgeError as error:
             self._failed_on[error] = connection.id
             if self._upstream is not None:
-                self._upstream.heed(error, began, on_reused=not is_first)
+                self._upstream.note_throttling(error, began, on_reused=not is_first)
             raise
         finally:
             if not connection.is_open:
                 self._give_back(reusable=False, reason="lost")
         timings = {
-            "queue": lease.waited + turn.waited,
+            "queue": lease.waited + permit.waited,
             **(_opening_timings(connection) if is_first else {}),
             **result.timings,
         }
@@ -257,17 +263,17 @@ class Session:
 
     def release(self) -> None:
         """Give the session back to the pool."""
-        self._give_back(reusable=self._lease is not None and self._lease.thing.is_open)
+        self._give_back(reusable=self._lease is not None and self._lease.connection.is_open)
 
 
-def _of_one_server(error: MailbridgeError, limit: Deadline, stop: Stop) -> MailbridgeError:
+def _of_one_server(error: MailbridgeError, limit: Deadline, candidate: Candidate) -> MailbridgeError:
     """A server that took longer than it may while others are left: the send's own time is not over."""
     if not isinstance(error, DeadlineExceeded) or error.stage is None or limit.is_over:
         return error
     return ConnectTimeout(
         "No session came to be in the time that a server has while others are left to try",
         stage=error.stage,
-        server=stop.upstream.config.server,
+        server=candidate.upstream.config.server,
     )
 
 

@@ -12,7 +12,7 @@ from mailbridge.delivery.stats import ServerStats
 from mailbridge.delivery.verdicts import is_throttling
 from mailbridge.errors import MailbridgeError
 from mailbridge.pool import Pool
-from mailbridge.ratelimit.shared import turns_for
+from mailbridge.ratelimit.shared import limiter_for
 
 
 class Upstream:
@@ -36,7 +36,7 @@ class Upstream:
         self.pool = Pool(
             self._open, self.config.pool, name=name, log=self.config.log, clock=clock, random=random
         )
-        self.turns = turns_for(self.config, clock)
+        self.limiter = limiter_for(self.config, clock)
         self._before_opening = before_opening
         self._clock = clock
 
@@ -53,7 +53,7 @@ class Upstream:
         self.reset()
         self.pool.forget()
 
-    def heed(self, error: MailbridgeError, since: float, *, on_reused: bool = False) -> None:
+    def note_throttling(self, error: MailbridgeError, since: float, *, on_reused: bool = False) -> None:
         """Fewer sessions, if the server asks for that. `since`: when the work began that it answered so."""
         if is_throttling(error, on_reused=on_reused):
             self.pool.reduce(since)
@@ -80,7 +80,7 @@ class Upstream:
         try:
             return self._opened(deadline)
         except MailbridgeError as error:
-            self.heed(error, began)
+            self.note_throttling(error, began)
             raise
 
     def _opened(self, deadline: Deadline) -> SMTPConnection:

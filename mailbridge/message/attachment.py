@@ -16,10 +16,10 @@ from mailbridge.message.headers import checked, is_message_id
 from mailbridge.reply import printable
 from mailbridge.secret import clears_locals
 
-__all__ = ["Attachment", "Disposition", "Source", "is_content_type", "read_attachment"]
+__all__ = ["Attachment", "Disposition", "AttachmentSource", "is_content_type", "read_attachment"]
 
 Disposition = Literal["attachment", "inline"]
-Source = bytes | os.PathLike[str] | BinaryIO
+AttachmentSource = bytes | os.PathLike[str] | BinaryIO
 
 _CONTENT_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)  # RFC 6838 section 4.2
 _CHARSET = re.compile(r"[A-Za-z0-9._:+-]+")  # as IANA registers them; RFC 2978 section 2.3 allows a few more
@@ -61,7 +61,7 @@ Attachment.__init__ = clears_locals(Attachment.__init__)  # type: ignore[method-
 
 
 def read_attachment(
-    source: Source,
+    source: AttachmentSource,
     *,
     filename: str | None,
     content_type: str | None,

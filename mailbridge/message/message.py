@@ -11,7 +11,7 @@ from datetime import datetime
 from email.message import EmailMessage
 
 from mailbridge.errors import InvalidMessage
-from mailbridge.message.attachment import Attachment, Disposition, Source, read_attachment
+from mailbridge.message.attachment import Attachment, AttachmentSource, Disposition, read_attachment
 from mailbridge.message.delivery_options import EnvelopeOptions
 from mailbridge.message.envelope import Envelope
 from mailbridge.message.headers import (
@@ -90,7 +90,7 @@ class Message:
     @clears_locals
     def attach(
         self,
-        source: Source,
+        source: AttachmentSource,
         *,
         filename: str | None = None,
         content_type: str | None = None,

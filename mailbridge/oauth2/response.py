@@ -14,7 +14,7 @@ from mailbridge.oauth2.endpoint import Answer
 from mailbridge.oauth2.token import ASSUMED_LIFETIME, AccessToken
 from mailbridge.reply import printable
 from mailbridge.secret import Secret
-from mailbridge.smtp.redaction import Quotations
+from mailbridge.smtp.redaction import Redactor
 
 # A year: beyond it, a lifetime is a mistake, and a token that never ends would never be renewed.
 LONGEST_LIFETIME = 366 * 86400.0
@@ -201,7 +201,7 @@ def _shown(value: object, secrets: tuple[Secret, ...], length: int) -> str:
     """A word of the server, which may quote what it was sent."""
     if not isinstance(value, str):
         return ""
-    sent = Quotations()
+    sent = Redactor()
     for secret in secrets:
         sent.remember_secret(secret)
     # Cut before, too: an answer may have a megabyte, and masking looks at each character.

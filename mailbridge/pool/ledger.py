@@ -92,11 +92,11 @@ class Claim(Generic[T]):
 class Place(Generic[T]):
     """One of `max_size` places. No holder: its thing is idle. A holder and no thing: it is being opened."""
 
-    __slots__ = ("ending", "expires_at", "holder", "idle_since", "thing", "turn", "uses")
+    __slots__ = ("connection", "ending", "expires_at", "holder", "idle_since", "turn", "uses")
 
     def __init__(self, holder: Claim[T]) -> None:
         self.holder: Claim[T] | None = holder
-        self.thing: T | None = None
+        self.connection: T | None = None
         self.ending: Ending | None = None  # set while the thing is being closed
         self.expires_at = inf
         self.idle_since = inf
@@ -113,9 +113,9 @@ class Place(Generic[T]):
 
     def abandon(self) -> None:
         """For things of another process: no byte, no lock."""
-        thing, self.thing = self.thing, None
-        if thing is not None:
-            thing.abandon()
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.abandon()
 
 
 class Ledger(Generic[T]):
@@ -185,7 +185,7 @@ class Ledger(Generic[T]):
     def held_by(self, claim: Claim[T]) -> list[Place[T]]:
         return [place for place in self.places if place.holder is claim]
 
-    def burdens_of(self, claim: Claim[T]) -> list[Place[T]]:
+    def leftovers_of(self, claim: Claim[T]) -> list[Place[T]]:
         """What the claim holds beside its own place: things that it has to close."""
         return [place for place in self.held_by(claim) if place is not claim.place]
 
@@ -226,7 +226,7 @@ class Ledger(Generic[T]):
         self.places.discard(place)
         self.assign()
 
-    def dismiss(self, claim: Claim[T]) -> None:
+    def cancel(self, claim: Claim[T]) -> None:
         """The claim waits no longer."""
         for line in (self.queue, self.closers):
             if claim in line:
@@ -243,15 +243,15 @@ class Ledger(Generic[T]):
     def emptied(self, place: Place[T], why: Ending) -> None:
         """The place's thing is closed."""
         self.ended[why.value] += 1
-        place.thing = None
+        place.connection = None
         place.ending = None
         place.expires_at = place.idle_since = inf
         place.uses = 0
 
     def stats(self, name: str) -> PoolStats:
         held = [place for place in self.places if place.holder is not None]
-        opening = sum(place.thing is None for place in held)
-        closing = sum(place.thing is not None and place.ending is not None for place in held)
+        opening = sum(place.connection is None for place in held)
+        closing = sum(place.connection is not None and place.ending is not None for place in held)
         return PoolStats(
             name=name,
             max_size=self.options.max_size if self.options.enabled else None,
@@ -284,16 +284,22 @@ class Lease(Generic[T]):
     `waited` is the time in the queue, in seconds.
     """
 
-    __slots__ = ("claim", "ledger", "place", "pool", "reused", "thing", "uses", "waited")
+    __slots__ = ("claim", "connection", "ledger", "place", "pool", "reused", "uses", "waited")
 
     def __init__(
-        self, pool: "Pool[T]", ledger: Ledger[T], claim: Claim[T], place: Place[T], thing: T, waited: float
+        self,
+        pool: "Pool[T]",
+        ledger: Ledger[T],
+        claim: Claim[T],
+        place: Place[T],
+        connection: T,
+        waited: float,
     ) -> None:
         self.pool = pool
         self.ledger = ledger
         self.claim = claim
         self.place = place
-        self.thing = thing
+        self.connection = connection
         self.reused = place.uses > 1
         self.uses = place.uses
         self.waited = waited

@@ -54,7 +54,7 @@ class Pool(Generic[T]):
         self.options = options
         self.name = name
         self._log = log or Log(ROOT, name)
-        self._open_thing = open_thing
+        self._open_connection = open_thing
         self._clock = clock
         self._random = random
         # By process: see _here.
@@ -200,7 +200,7 @@ class Pool(Generic[T]):
             # Only now, under the lock, is it settled: a place may have come just after the time was up.
             if place := claim.granted:
                 return place
-            ledger.dismiss(claim)
+            ledger.cancel(claim)
             if ledger.closed:
                 raise failures.closed(self.name)
             ledger.timeouts += 1
@@ -216,33 +216,33 @@ class Pool(Generic[T]):
         asked = self._clock()
         place = self._queue_up(ledger, claim, deadline)
         waited = max(0.0, self._clock() - asked)
-        self._bury(ledger, claim)
-        while place.thing is not None:
-            flaw = place.ending or (Ending.EVICTED if claim.fresh else self._flaw(place, place.thing))
+        self._close_leftovers(ledger, claim)
+        while place.connection is not None:
+            flaw = place.ending or (Ending.EVICTED if claim.fresh else self._flaw(place, place.connection))
             if flaw is None:
-                return self._lease(ledger, claim, place, place.thing, waited)
-            self._close_thing(ledger, place, flaw)
+                return self._lease(ledger, claim, place, place.connection, waited)
+            self._close_connection(ledger, place, flaw)
             place = self._another_place(ledger, claim, place)
         # In one line: nothing can come between the thing's birth and its place in the books.
-        thing = place.thing = self._open_thing(deadline)
+        connection = place.connection = self._open_connection(deadline)
         spread = 1 + LIFETIME_JITTER * (2 * self._random() - 1)
         place.expires_at = self._clock() + self.options.max_lifetime * spread
-        return self._lease(ledger, claim, place, thing, waited)
+        return self._lease(ledger, claim, place, connection, waited)
 
     def _another_place(self, ledger: Ledger[T], claim: Claim[T], own: Place[T]) -> Place[T]:
         """Another idle thing's place for a claim whose own thing was no good; else its own, now empty."""
         with ledger.lock:
             claim.place = None
             place = ledger.find_place(claim) or own
-        self._bury(ledger, claim)
+        self._close_leftovers(ledger, claim)
         return place
 
     def _lease(
-        self, ledger: Ledger[T], claim: Claim[T], place: Place[T], thing: T, waited: float
+        self, ledger: Ledger[T], claim: Claim[T], place: Place[T], connection: T, waited: float
     ) -> Lease[T]:
         with ledger.lock:
             ledger.count_loan(place)
-        return Lease(self, ledger, claim, place, thing, waited)
+        return Lease(self, ledger, claim, place, connection, waited)
 
     # Release
 
@@ -252,9 +252,9 @@ class Pool(Generic[T]):
             if claim.returned:
                 return
             claim.returned = True
-        flaw = self._flaw(place, lease.thing) if reusable else Ending.NOT_REUSABLE
+        flaw = self._flaw(place, lease.connection) if reusable else Ending.NOT_REUSABLE
         if reason and not reusable:
-            self._log.pooled("connection_not_reusable", "not reusable", lease.thing, reason)
+            self._log.pooled("connection_not_reusable", "not reusable", lease.connection, reason)
         with ledger.lock:
             now = self._clock()
             ledger.size.recover(now)
@@ -267,7 +267,7 @@ class Pool(Generic[T]):
             else:
                 place.ending = flaw
                 claim.place = None
-        self._bury(ledger, claim)
+        self._close_leftovers(ledger, claim)
 
     # Closing
 
@@ -280,12 +280,12 @@ class Pool(Generic[T]):
         if drain > 0 and ledger.places:
             closer.gate.acquire(timeout=min(drain, threading.TIMEOUT_MAX))
         with ledger.lock:
-            ledger.dismiss(closer)
+            ledger.cancel(closer)
 
     def _close_idle(self, ledger: Ledger[T], claim: Claim[T], why: Ending) -> None:
         with ledger.lock:
             ledger.take_idle(claim, why)
-        self._bury(ledger, claim)
+        self._close_leftovers(ledger, claim)
 
     def _shrink(self, ledger: Ledger[T], claim: Claim[T], since: float) -> bool:
         with ledger.lock:
@@ -294,7 +294,7 @@ class Pool(Generic[T]):
             is_reduced = ledger.size.reduce(len(ledger.places), since=since, now=now)
             ledger.take_surplus(claim)
             size = ledger.size.now
-        self._bury(ledger, claim)
+        self._close_leftovers(ledger, claim)
         if is_reduced:
             self._log.shrunk(size)
         return is_reduced
@@ -318,58 +318,58 @@ class Pool(Generic[T]):
     def _give_up(self, ledger: Ledger[T], claim: Claim[T]) -> None:
         """Frees all that a claim holds, wherever it was; mends what an interrupt left half done."""
         with ledger.lock:
-            ledger.dismiss(claim)
+            ledger.cancel(claim)
             claim.place = None
             ledger.assign()
-        self._bury(ledger, claim)
+        self._close_leftovers(ledger, claim)
 
-    def _bury(self, ledger: Ledger[T], claim: Claim[T]) -> None:
+    def _close_leftovers(self, ledger: Ledger[T], claim: Claim[T]) -> None:
         """Closes what the claim holds beside its own place, and gives up those places."""
         with ledger.lock:
-            doomed = ledger.burdens_of(claim)
+            doomed = ledger.leftovers_of(claim)
         interrupt: BaseException | None = None
         for place in doomed:
             try:
-                self._close_thing(ledger, place, place.ending or Ending.INTERRUPTED)
+                self._close_connection(ledger, place, place.ending or Ending.INTERRUPTED)
             except BaseException as error:  # the others are to be closed all the same
                 interrupt = error
             # The place is given up only now: the server never sees more than max_size sessions.
             with ledger.lock:
-                if place.thing is None:
+                if place.connection is None:
                     ledger.remove(place)
         if interrupt is not None:
             raise interrupt
 
-    def _close_thing(self, ledger: Ledger[T], place: Place[T], why: Ending) -> None:
-        thing = place.thing
-        if thing is None:
+    def _close_connection(self, ledger: Ledger[T], place: Place[T], why: Ending) -> None:
+        connection = place.connection
+        if connection is None:
             return
         place.ending = why
-        self._log.pooled("connection_retired", "closing a connection", thing, why.value)
+        self._log.pooled("connection_retired", "closing a connection", connection, why.value)
         try:
-            thing.close()
+            connection.close()
         except BaseException as error:
-            thing.abandon()
+            connection.abandon()
             if not isinstance(error, Exception):
                 raise
-            self._log.pooled("connection_close_failed", "closing failed", thing, repr(error))
+            self._log.pooled("connection_close_failed", "closing failed", connection, repr(error))
         finally:
             with ledger.lock:
                 ledger.emptied(place, why)
 
-    def _flaw(self, place: Place[T], thing: T) -> Ending | None:
+    def _flaw(self, place: Place[T], connection: T) -> Ending | None:
         """Why this thing must not be lent (again); None if it may."""
         if not self.options.enabled:
             return Ending.POOL_OFF
         if why := place.overdue(self.options, self._clock()):
             return why
         try:
-            reason = thing.unusable_reason()
+            reason = connection.unusable_reason()
         except Exception as error:
             reason = repr(error)
         if reason is None:
             return None
-        self._log.pooled("connection_unusable", "unusable", thing, reason)
+        self._log.pooled("connection_unusable", "unusable", connection, reason)
         return Ending.UNUSABLE
 
 

@@ -21,7 +21,14 @@ from mailbridge.proxy_protocol.tlvs import (
     decode_tlvs,
     encode_tlvs,
 )
-from mailbridge.proxy_protocol.value import UNIX_BYTES, Endpoint, Family, ProxyHeader, Transport, for_socket
+from mailbridge.proxy_protocol.value import (
+    UNIX_BYTES,
+    AddressFamily,
+    Endpoint,
+    ProxyHeader,
+    Transport,
+    for_socket,
+)
 
 __all__ = [
     "MAX_V1",
@@ -48,7 +55,7 @@ _V1_LINE = re.compile(rb"PROXY TCP[46] ([\da-fA-F:.]+) ([\da-fA-F:.]+) (0|[1-9]\
 
 _V2_FIXED = 16  # bytes: signature, version and command, family and transport, length
 _LOCAL, _PROXY = 0x20, 0x21  # version 2 in the high four bits, the command in the low ones
-_FAMILIES: tuple[Family, ...] = ("unknown", "ipv4", "ipv6", "unix")
+_FAMILIES: tuple[AddressFamily, ...] = ("unknown", "ipv4", "ipv6", "unix")
 _TRANSPORTS: tuple[Transport, ...] = ("unspec", "stream", "dgram")
 _CRC_BYTES = 4
 _ADDRESS_BYTES = {"ipv4": 4, "ipv6": 16, "unix": UNIX_BYTES}
@@ -140,7 +147,7 @@ def _decode_v2(view: memoryview, max_bytes: int) -> tuple[ProxyHeader, int] | No
     return ProxyHeader(version=2, command="PROXY" if command == _PROXY else "LOCAL"), size
 
 
-def _judge_codes(fixed: bytes) -> tuple[int, Family, Transport]:
+def _judge_codes(fixed: bytes) -> tuple[int, AddressFamily, Transport]:
     """Command, family and transport, as far as they are there; what is missing yet counts as good."""
     command = fixed[12] if len(fixed) > 12 else _LOCAL
     if command not in (_LOCAL, _PROXY):
@@ -153,7 +160,7 @@ def _judge_codes(fixed: bytes) -> tuple[int, Family, Transport]:
     return command, _FAMILIES[family], _TRANSPORTS[transport]
 
 
-def _decode_named(whole: bytes, family: Family, transport: Transport) -> ProxyHeader:
+def _decode_named(whole: bytes, family: AddressFamily, transport: Transport) -> ProxyHeader:
     start_of_tlvs = _end_of_addresses(family)
     tlvs = decode_tlvs(whole[start_of_tlvs:])
     _check_crc(whole, start_of_tlvs, tlvs)
@@ -195,11 +202,11 @@ def _encode_v2(header: ProxyHeader, with_crc: bool) -> bytes:
     return whole[:-_CRC_BYTES] + crc32c(whole).to_bytes(_CRC_BYTES) if with_crc else whole
 
 
-def _end_of_addresses(family: Family) -> int:
+def _end_of_addresses(family: AddressFamily) -> int:
     return _V2_FIXED + 2 * (_ADDRESS_BYTES[family] + _PORT_BYTES[family])
 
 
-def _unpack_ends(whole: bytes, family: Family) -> tuple[Endpoint, Endpoint]:
+def _unpack_ends(whole: bytes, family: AddressFamily) -> tuple[Endpoint, Endpoint]:
     """Both addresses come first, then both ports."""
     size = _ADDRESS_BYTES[family]
     first, second = (whole[start : start + size] for start in (_V2_FIXED, _V2_FIXED + size))

@@ -20,7 +20,7 @@ from mailbridge.proxy_protocol.tlvs import (
 )
 
 Version = Literal[1, 2]
-Family = Literal["unknown", "ipv4", "ipv6", "unix"]
+AddressFamily = Literal["unknown", "ipv4", "ipv6", "unix"]
 Transport = Literal["unspec", "stream", "dgram"]
 Endpoint = tuple[str, int] | str  # address and port, or the path of a UNIX socket
 
@@ -48,7 +48,7 @@ class ProxyHeader:
 
     version: Version
     command: Literal["PROXY", "LOCAL"] = "PROXY"
-    family: Family = "unknown"
+    family: AddressFamily = "unknown"
     transport: Transport = "stream"  # always "unspec" where the family is unknown
     source: Endpoint | None = None
     destination: Endpoint | None = None
@@ -148,7 +148,7 @@ def _own_end(name: object) -> Endpoint | None:
     return None
 
 
-def _normal(family: Family, end: object) -> Endpoint:
+def _normal(family: AddressFamily, end: object) -> Endpoint:
     match end:
         case str() if family == "unix":
             return _normal_path(end)
@@ -159,7 +159,7 @@ def _normal(family: Family, end: object) -> Endpoint:
     raise InvalidProxyHeader(f"A PROXY header of the family {family} can't carry {end!r} as an end")
 
 
-def _normal_address(family: Family, address: str) -> str:
+def _normal_address(family: AddressFamily, address: str) -> str:
     """The one spelling of an address (RFC 5952)."""
     try:
         if family == "ipv4":

@@ -1,6 +1,6 @@
 """Rate limits: how many messages leave in a time, in this process or over many.
 
-`window` says how many may leave now, `line` who goes next, `turns` waits, `shared` keeps the lines of a
+`window` says how many may leave now, `queue` who goes next, `limiter` waits, `shared` keeps the lines of a
 process, `redis_limiter` asks Redis for all processes. Public are the limiters alone.
 """
 

@@ -7,7 +7,7 @@
             if turn.take():               # permission, for the transaction that begins now
                 break
             ...                           # somebody was faster: give the connection back
-        ...                               # `turn.begin()` before each transaction, `turn.left()` after its
+        ...                               # `turn.begin()` before each transaction, `turn.departed()` after its
                                           # last byte
 
 Decisions are made under the line's lock, a shared limiter is asked outside it, and nothing sleeps for a
@@ -25,8 +25,8 @@ from typing import Protocol
 from mailbridge.config.groups import RateLimiter, RateOptions
 from mailbridge.deadline import Clock, Deadline
 from mailbridge.errors import DeadlineExceeded, MailbridgeError, RateUnavailable
-from mailbridge.ratelimit.queue import Line, Ticket
-from mailbridge.ratelimit.window import Told, Window
+from mailbridge.ratelimit.queue import Waiter, WaitQueue
+from mailbridge.ratelimit.window import LimiterAnswer, Window
 
 # A limiter that answers with less is asked again after this, lest two processes ask without pause.
 LEAST_WAIT = 0.001
@@ -39,10 +39,10 @@ def pause(gate: threading.Lock, seconds: float) -> bool:
     return gate.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
 
 
-class Turn(Protocol):
+class Permit(Protocol):
     """One message's turn. Leaving the `with` ends it, whatever state it is in."""
 
-    def __enter__(self) -> "Turn": ...
+    def __enter__(self) -> "Permit": ...
 
     def __exit__(self, *_: object) -> None: ...
 
@@ -65,21 +65,21 @@ class Turn(Protocol):
         message, waits for another as `wait` and `take` do, which happens while a connection is held.
         """
 
-    def left(self) -> None:
+    def departed(self) -> None:
         """All of it is on its way; without this it counts as long as the turn lasts."""
 
 
-class Turns(Protocol):
-    def turn(self, lane: int) -> Turn: ...
+class Limiter(Protocol):
+    def permit(self, lane: int) -> Permit: ...
 
 
-class FreeTurn:
+class FreePermit:
     """Where there is no rate."""
 
     is_near = True
     waited = 0.0
 
-    def __enter__(self) -> "FreeTurn":
+    def __enter__(self) -> "FreePermit":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -94,18 +94,18 @@ class FreeTurn:
     def begin(self, deadline: Deadline) -> None:
         pass
 
-    def left(self) -> None:
+    def departed(self) -> None:
         pass
 
 
-class FreeTurns:
+class FreeLimiter:
     """No limit."""
 
-    def turn(self, lane: int) -> FreeTurn:
-        return FreeTurn()
+    def permit(self, lane: int) -> FreePermit:
+        return FreePermit()
 
 
-class LimitedTurns:
+class QueueingLimiter:
     """The line before one limit, in each process. `server` is named in errors."""
 
     def __init__(
@@ -120,49 +120,49 @@ class LimitedTurns:
         self.server = server
         self.clock = clock
         self.pause = pause
-        self._lines: dict[int, Line] = {os.getpid(): self._new_line()}
+        self._queues: dict[int, WaitQueue] = {os.getpid(): self._new_queue()}
 
-    def turn(self, lane: int) -> "LimitedTurn":
-        return LimitedTurn(self, self.line, lane)
+    def permit(self, lane: int) -> "QueuedPermit":
+        return QueuedPermit(self, self.queue, lane)
 
     @property
-    def line(self) -> Line:
+    def queue(self) -> WaitQueue:
         # `setdefault` is atomic: of several threads that are the first in a child, all get the same.
         pid = os.getpid()
-        found = self._lines.get(pid)
-        return found if found is not None else self._lines.setdefault(pid, self._new_line())
+        found = self._queues.get(pid)
+        return found if found is not None else self._queues.setdefault(pid, self._new_queue())
 
     @property
     def is_forgotten(self) -> bool:
         """Whether nothing here bears on messages to come."""
-        line = self.line
-        with line.lock:
-            window = line.limit
+        queue = self.queue
+        with queue.lock:
+            window = queue.limit
             is_idle = not isinstance(window, Window) or window.free(self.clock()) == window.limit
-            return is_idle and not line.tickets
+            return is_idle and not queue.waiters
 
-    def _new_line(self) -> Line:
+    def _new_queue(self) -> WaitQueue:
         if isinstance(self.rate, RateOptions):
-            return Line(Window(self.rate.limit, self.rate.per))
-        return Line(Told())
+            return WaitQueue(Window(self.rate.limit, self.rate.per))
+        return WaitQueue(LimiterAnswer())
 
 
-class LimitedTurn:
-    """See `Turn`. What it changes are its ticket and its place in the window, which the end of the `with`
+class QueuedPermit:
+    """See `Permit`. What it changes are its ticket and its place in the window, which the end of the `with`
     puts in order.
     """
 
-    __slots__ = ("_is_granted", "_lane", "_line", "_ticket", "_turns", "waited")
+    __slots__ = ("_is_granted", "_lane", "_limiter", "_queue", "_waiter", "waited")
 
-    def __init__(self, turns: LimitedTurns, line: Line, lane: int) -> None:
-        self._turns = turns
-        self._line = line
+    def __init__(self, limiter: QueueingLimiter, queue: WaitQueue, lane: int) -> None:
+        self._limiter = limiter
+        self._queue = queue
         self._lane = lane
-        self._ticket: Ticket | None = None
+        self._waiter: Waiter | None = None
         self._is_granted = False  # and not used
         self.waited = 0.0
 
-    def __enter__(self) -> "LimitedTurn":
+    def __enter__(self) -> "QueuedPermit":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -174,96 +174,96 @@ class LimitedTurn:
 
     @property
     def is_near(self) -> bool:
-        line = self._line
-        with line.lock:
-            ticket = self._queued()
-            return ticket.sent_ahead_at is not None or line.send_ahead(ticket, self._turns.clock())
+        queue = self._queue
+        with queue.lock:
+            waiter = self._queued()
+            return waiter.sent_ahead_at is not None or queue.send_ahead(waiter, self._limiter.clock())
 
     def wait(self, deadline: Deadline) -> None:
-        began = self._turns.clock()
+        began = self._limiter.clock()
         try:
             self._wait(deadline)
         finally:
-            self.waited += self._turns.clock() - began
+            self.waited += self._limiter.clock() - began
 
     def _wait(self, deadline: Deadline) -> None:
-        line = self._line
+        queue = self._queue
         while True:
-            with line.lock:
-                ticket, now = self._queued(), self._turns.clock()
-                if ticket.sent_ahead_at is not None or line.send_ahead(ticket, now):
+            with queue.lock:
+                waiter, now = self._queued(), self._limiter.clock()
+                if waiter.sent_ahead_at is not None or queue.send_ahead(waiter, now):
                     return
-                seconds = line.look_again_at(ticket, now) - now
+                seconds = queue.look_again_at(waiter, now) - now
             if deadline.is_over:
                 raise self._too_late()
             left = deadline.remaining
-            self._turns.pause(ticket.gate, max(LEAST_WAIT, min(seconds, inf if left is None else left)))
+            self._limiter.pause(waiter.gate, max(LEAST_WAIT, min(seconds, inf if left is None else left)))
 
     def take(self) -> bool:
-        line, limit = self._line, self._line.limit
-        with line.lock:
-            ticket = self._queued()
-            if not line.may_go(ticket, self._turns.clock()):
-                line.send_back(ticket)
+        queue, limit = self._queue, self._queue.limit
+        with queue.lock:
+            waiter = self._queued()
+            if not queue.may_go(waiter, self._limiter.clock()):
+                queue.send_back(waiter)
                 return False
             if isinstance(limit, Window):
                 limit.take(self)
                 self._is_granted = True
                 self._leave()
                 return True
-        return self._ask(ticket)
+        return self._ask(waiter)
 
-    def left(self) -> None:
-        line = self._line
-        with line.lock:
-            if isinstance(line.limit, Window):
-                line.limit.left(self, self._turns.clock())
-                line.wake_first()
+    def departed(self) -> None:
+        queue = self._queue
+        with queue.lock:
+            if isinstance(queue.limit, Window):
+                queue.limit.departed(self, self._limiter.clock())
+                queue.wake_first()
 
     def begin(self, deadline: Deadline) -> None:
         while not self._is_granted:
-            self.left()
+            self.departed()
             self.wait(deadline)
             self.take()
         self._is_granted = False
 
-    def _ask(self, ticket: Ticket) -> bool:
+    def _ask(self, waiter: Waiter) -> bool:
         """The shared limiter, which may take a while: not under the lock."""
-        assert callable(self._turns.rate)  # noqa: S101  # else the limit is a Window
-        seconds = _asked(self._turns.rate, self._turns.server)
-        line = self._line
-        with line.lock:
+        assert callable(self._limiter.rate)  # noqa: S101  # else the limit is a Window
+        seconds = _asked(self._limiter.rate, self._limiter.server)
+        queue = self._queue
+        with queue.lock:
             if seconds <= 0:
                 self._is_granted = True
                 self._leave()
                 return True
-            if isinstance(line.limit, Told):
-                line.limit.not_before = self._turns.clock() + max(LEAST_WAIT, seconds)
-            line.send_back(ticket)
+            if isinstance(queue.limit, LimiterAnswer):
+                queue.limit.not_before = self._limiter.clock() + max(LEAST_WAIT, seconds)
+            queue.send_back(waiter)
         return False
 
-    def _queued(self) -> Ticket:
-        if self._ticket is None:
-            self._ticket = self._line.ticket(self._lane)
-            self._line.join(self._ticket)
-        return self._ticket
+    def _queued(self) -> Waiter:
+        if self._waiter is None:
+            self._waiter = self._queue.waiter(self._lane)
+            self._queue.join(self._waiter)
+        return self._waiter
 
     def _leave(self) -> None:
-        if self._ticket is not None:
-            self._line.leave(self._ticket)
-            self._ticket = None
+        if self._waiter is not None:
+            self._queue.leave(self._waiter)
+            self._waiter = None
 
     def _end(self) -> None:
-        with self._line.lock:
+        with self._queue.lock:
             self._leave()
-        self.left()
+        self.departed()
 
     def _too_late(self) -> DeadlineExceeded:
-        rate = self._turns.rate
+        rate = self._limiter.rate
         named = f"rate {rate}" if isinstance(rate, RateOptions) else "rate limiter"
         return DeadlineExceeded(
             f"The send's time limit ran out before the {named} let it go",
-            server=self._turns.server,
+            server=self._limiter.server,
             hint="Nothing was sent. Raise the limit as far as the server allows, or give the send more time.",
         )
 

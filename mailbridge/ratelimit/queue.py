@@ -28,7 +28,7 @@ class Limit(Protocol):
     def free_at(self, count: int, now: float) -> float: ...
 
 
-class Ticket:
+class Waiter:
     """One message's place in the line. Its `gate`, a plain lock, opens when it is worth looking again."""
 
     __slots__ = ("gate", "lane", "number", "sent_ahead_at")
@@ -52,7 +52,7 @@ class Ticket:
         return self.sent_ahead_at is None or now < self.sent_ahead_at + AHEAD_SECONDS
 
 
-class Line:
+class WaitQueue:
     """The tickets, in their order. The lock is reentrant: a signal handler may send mail in a thread that
     is inside.
     """
@@ -60,56 +60,56 @@ class Line:
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
         self.lock = threading.RLock()
-        self.tickets: list[Ticket] = []
+        self.waiters: list[Waiter] = []
         self._numbers = count(1)
 
-    def ticket(self, lane: int) -> Ticket:
+    def waiter(self, lane: int) -> Waiter:
         """A new one, which is to join: its holder must have it first, lest an interrupt leave it behind."""
-        return Ticket(lane, next(self._numbers))
+        return Waiter(lane, next(self._numbers))
 
-    def join(self, ticket: Ticket) -> None:
+    def join(self, waiter: Waiter) -> None:
         """It waits behind all of its lane and of those before it."""
-        insort(self.tickets, ticket, key=lambda each: each.place)
+        insort(self.waiters, waiter, key=lambda each: each.place)
 
-    def may_go(self, ticket: Ticket, now: float) -> bool:
+    def may_go(self, waiter: Waiter, now: float) -> bool:
         """The rule."""
-        before = self.tickets[: self.tickets.index(ticket)]
+        before = self.waiters[: self.waiters.index(waiter)]
         return self.limit.free(now) > sum(other.will_take(now) for other in before)
 
-    def send_ahead(self, ticket: Ticket, now: float) -> bool:
+    def send_ahead(self, waiter: Waiter, now: float) -> bool:
         """Whether the ticket's turn is near. Then the next one may be near too."""
-        if not self.may_go(ticket, now):
+        if not self.may_go(waiter, now):
             return False
-        ticket.sent_ahead_at = now
+        waiter.sent_ahead_at = now
         self.wake_first()
         return True
 
-    def look_again_at(self, ticket: Ticket, now: float) -> float:
+    def look_again_at(self, waiter: Waiter, now: float) -> float:
         """When a ticket that may not go should look again if nobody wakes it.
 
         Never, if others wait before it: the first that waits is woken by whoever goes or gives up.
         """
-        before = self.tickets[: self.tickets.index(ticket)]
+        before = self.waiters[: self.waiters.index(waiter)]
         ahead = [other.sent_ahead_at for other in before if other.will_take(now)]
         moments = [at + AHEAD_SECONDS for at in ahead if at is not None]
         if len(moments) < len(ahead):
             return inf
         return min([self.limit.free_at(len(ahead) + 1, now), *moments])
 
-    def send_back(self, ticket: Ticket) -> None:
+    def send_back(self, waiter: Waiter) -> None:
         """It waits again, in its old place."""
-        ticket.sent_ahead_at = None
+        waiter.sent_ahead_at = None
         self.wake_first()
 
-    def leave(self, ticket: Ticket) -> None:
+    def leave(self, waiter: Waiter) -> None:
         """It has gone, or given up."""
-        if ticket in self.tickets:
-            self.tickets.remove(ticket)
+        if waiter in self.waiters:
+            self.waiters.remove(waiter)
         self.wake_first()
 
     def wake_first(self) -> None:
         """The first that waits; all others behind it have nothing to see."""
-        for ticket in self.tickets:
-            if ticket.sent_ahead_at is None:
-                ticket.wake()
+        for waiter in self.waiters:
+            if waiter.sent_ahead_at is None:
+                waiter.wake()
                 return

@@ -13,46 +13,46 @@ from weakref import WeakValueDictionary
 from mailbridge.config.groups import RateOptions
 from mailbridge.config.smtp_config import SMTPConfig
 from mailbridge.deadline import Clock
-from mailbridge.ratelimit.permits import FreeTurns, LimitedTurns, Turns
+from mailbridge.ratelimit.permits import FreeLimiter, Limiter, QueueingLimiter
 
 # Each has some hundred bytes beside the times of its messages. Beyond that, what has no bearing on messages
 # to come is dropped.
 MOST_KEPT = 1024
 
 
-class Lines:
+class SharedLimiters:
     """`kept` holds those that nobody else does. A forked child has them too: each begins anew there, and is
     the same for mailers from before the fork and after it.
     """
 
     def __init__(self) -> None:
-        self.known: WeakValueDictionary[Hashable, LimitedTurns] = WeakValueDictionary()
-        self.kept: dict[Hashable, LimitedTurns] = {}
+        self.known: WeakValueDictionary[Hashable, QueueingLimiter] = WeakValueDictionary()
+        self.kept: dict[Hashable, QueueingLimiter] = {}
         self._locks = {os.getpid(): threading.Lock()}  # by process: an inherited one may be held for ever
 
-    def turns_for(self, key: Hashable, new: LimitedTurns) -> LimitedTurns:
+    def limiter_for(self, key: Hashable, new: QueueingLimiter) -> QueueingLimiter:
         """Those under `key`; `new`, where there are none."""
         pid = os.getpid()
         with self._locks.get(pid) or self._locks.setdefault(pid, threading.Lock()):
-            turns = self.known.get(key, new)
-            self.known[key] = self.kept[key] = turns
+            limiter = self.known.get(key, new)
+            self.known[key] = self.kept[key] = limiter
             if len(self.kept) > MOST_KEPT:
                 self.kept = self._worth_keeping()
-            return turns
+            return limiter
 
-    def _worth_keeping(self) -> dict[Hashable, LimitedTurns]:
-        return {key: turns for key, turns in self.kept.items() if not turns.is_forgotten}
-
-
-_lines = Lines()
+    def _worth_keeping(self) -> dict[Hashable, QueueingLimiter]:
+        return {key: limiter for key, limiter in self.kept.items() if not limiter.is_forgotten}
 
 
-def turns_for(config: SMTPConfig, clock: Clock) -> Turns:
+_shared = SharedLimiters()
+
+
+def limiter_for(config: SMTPConfig, clock: Clock) -> Limiter:
     """The turns for messages to the server of `config`."""
     rate = config.rate
     if rate is None:
-        return FreeTurns()
+        return FreeLimiter()
     # A limiter of the user's own is one limit, whatever it is used for.
     server = config.server if isinstance(rate, RateOptions) else None
     account = (server, config.username) if server is not None else ()
-    return _lines.turns_for((rate, clock, *account), LimitedTurns(rate, server=server, clock=clock))
+    return _shared.limiter_for((rate, clock, *account), QueueingLimiter(rate, server=server, clock=clock))

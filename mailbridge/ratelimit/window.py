@@ -51,14 +51,14 @@ class Window:
         """One goes."""
         self.under_way.add(one)
 
-    def left(self, one: Hashable, now: float) -> None:
+    def departed(self, one: Hashable, now: float) -> None:
         """One that went has left; if it went. An interrupt between the lines makes it count twice."""
         if one in self.under_way:
             self.departures.append(now)
             self.under_way.discard(one)
 
 
-class Told:
+class LimiterAnswer:
     """What a shared limiter said last. How many it will let go is not known before it is asked, so that it
     is asked for one at a time.
     """

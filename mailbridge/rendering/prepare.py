@@ -12,10 +12,10 @@ from mailbridge.message.message import Message
 from mailbridge.message.priority import Priority
 from mailbridge.rendering.dkim import signed
 from mailbridge.rendering.render import Rendered, render
-from mailbridge.rendering.sources import Source
+from mailbridge.rendering.sources import ContentSource
 from mailbridge.secret import clears_locals
 
-Sendable = AnyMessage | Message | Rendered | bytes | Source
+Sendable = AnyMessage | Message | Rendered | bytes | ContentSource
 
 
 def as_bytes(text: str) -> bytes:

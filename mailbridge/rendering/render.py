@@ -25,7 +25,7 @@ from mailbridge.message.message import Message
 from mailbridge.rendering.files import FileContent
 from mailbridge.rendering.lines import LINE_LIMIT, Survey, canonical, has_nul, is_eight_bit, longest_line
 from mailbridge.rendering.serializer import raw_payload, written
-from mailbridge.rendering.sources import Source, is_source, read_content
+from mailbridge.rendering.sources import ContentSource, is_source, read_content
 from mailbridge.secret import clears_locals
 
 __all__ = ["Rendered", "render"]
@@ -109,7 +109,7 @@ class Rendered:
 
 @clears_locals
 def render(
-    message: AnyMessage | Message | bytes | Source,
+    message: AnyMessage | Message | bytes | ContentSource,
     *,
     smtputf8: bool = False,
     binary: bool = False,

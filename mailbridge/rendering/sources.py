@@ -18,7 +18,7 @@ from mailbridge.errors import InvalidMessage
 from mailbridge.rendering.files import PIECE_SIZE, FileContent, PlainFile, cleaned, unreadable
 from mailbridge.rendering.lines import Survey
 
-__all__ = ["Readable", "Source", "is_source", "read_content"]
+__all__ = ["Readable", "ContentSource", "is_source", "read_content"]
 
 #: Content up to so many bytes is held in memory: it costs less than a file, and can't change.
 MOST_IN_MEMORY = 1 << 20
@@ -32,7 +32,7 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-Source = os.PathLike[str] | Readable | Iterable[bytes]
+ContentSource = os.PathLike[str] | Readable | Iterable[bytes]
 
 
 def is_source(thing: object) -> bool:
@@ -44,7 +44,7 @@ def is_source(thing: object) -> bool:
     )
 
 
-def read_content(source: Source, check: Check | None) -> tuple[bytes | FileContent, Survey]:
+def read_content(source: ContentSource, check: Check | None) -> tuple[bytes | FileContent, Survey]:
     """What `source` holds, read to its end, and what is to be known of it.
 
     `check` is asked after every piece, so that what can't be sent is refused early; without one the

@@ -24,7 +24,7 @@ _RUN = 8
 _SHORTEST = 4
 
 
-class Quotations:
+class Redactor:
     """The secrets of one session. Its `repr` shows none of them."""
 
     __slots__ = ("_always", "_in_exchange", "_words")

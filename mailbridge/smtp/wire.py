@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from mailbridge.errors import ProtocolViolation
 from mailbridge.reply import Reply
 from mailbridge.smtp.commands import Command
-from mailbridge.smtp.redaction import Quotations
+from mailbridge.smtp.redaction import Redactor
 from mailbridge.smtp.replies import ReplyParser
 
 # Below every platform's socket buffers, so that writing a window never waits for reading it.
@@ -48,7 +48,7 @@ class Wire:
 
     window: int = 0
     parser: ReplyParser = field(default_factory=ReplyParser)
-    quotations: Quotations = field(default_factory=Quotations)
+    redactor: Redactor = field(default_factory=Redactor)
     is_over: bool = False
     last_reply: Reply | None = None
     _commits: tuple[Call, ...] = ()
@@ -99,7 +99,7 @@ class Wire:
             self._unanswered_bytes += call.weight
             released.append(call.command)
             if call.command.secret:
-                self.quotations.remember(call.command.hidden)
+                self.redactor.remember(call.command.hidden)
         return tuple(released)
 
     def _may_release(self, command: Command) -> bool:
@@ -123,13 +123,13 @@ class Wire:
                 error.stage = call.command.stage
                 if call.command.secret:
                     error.reword("The server's answer to AUTH is no SMTP reply, and may quote the secret")
-                error.reword(self.quotations.masked(error.message))
+                error.reword(self.redactor.masked(error.message))
                 raise
             if reply is None:
                 return
             del self._unanswered[0]
             self._unanswered_bytes -= call.weight
-            self.last_reply = self.quotations.masked_reply(reply, in_exchange=call.command.secret)
+            self.last_reply = self.redactor.masked_reply(reply, in_exchange=call.command.secret)
             # A challenge has to be taken by the letter; it goes to the mechanism and nowhere else.
             call.reply = reply if reply.code == 334 else self.last_reply
 

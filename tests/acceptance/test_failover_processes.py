@@ -277,7 +277,8 @@ def test_no_secret_of_any_server_is_shown(caplog: pytest.LogCaptureFixture) -> N
             shown = [repr(mailer), repr(config), repr(mailer.server_stats()), repr(result), caplog.text]
             shown += [str(error) + repr(vars(error)) for error in result.failed_servers.values()]
             shown += [
-                pickle.dumps(thing).decode("latin-1") for thing in (config, result, mailer.server_stats())
+                pickle.dumps(connection).decode("latin-1")
+                for connection in (config, result, mailer.server_stats())
             ]
     for text in shown:
         assert PASSWORD not in text

@@ -61,7 +61,7 @@ def test_the_scanner_finds_what_it_looks_for() -> None:
 def views_of_mailer(mailer: Mailer) -> Iterator[str]:
     config, source = mailer.config, source_for(mailer.config)
     (upstream,) = mailer._router.upstreams
-    for thing in (
+    for connection in (
         mailer,
         upstream,
         upstream.pool,
@@ -71,9 +71,9 @@ def views_of_mailer(mailer: Mailer) -> Iterator[str]:
         source,
         source._here(),
     ):
-        yield from (repr(thing), str(thing))
+        yield from (repr(connection), str(connection))
         with suppress(TypeError):
-            yield repr(vars(thing))
+            yield repr(vars(connection))
     token = source._here().token
     yield from (repr(token), str(token), *pickled(token))
     yield from (*pickled(config), *pickled(config.oauth2))

@@ -138,7 +138,7 @@ def views_of_log(caplog: pytest.LogCaptureFixture) -> Iterator[str]:
 
 def views_of_mailer(mailer: Mailer) -> Iterator[str]:
     (upstream,) = mailer._router.upstreams
-    for thing in (
+    for connection in (
         mailer,
         upstream,
         upstream.pool,
@@ -147,14 +147,14 @@ def views_of_mailer(mailer: Mailer) -> Iterator[str]:
         upstream.login_breaker,
         upstream.breaker,
     ):
-        yield from (repr(thing), str(thing))
+        yield from (repr(connection), str(connection))
         with suppress(TypeError):
-            yield repr(vars(thing))
+            yield repr(vars(connection))
     if not callable(mailer.config.password):  # what a callable is pickled as is not ours
         yield from pickled(mailer.config)
     for place in upstream.pool._here().places:
-        if place.thing is not None:
-            yield from views_of_connection(place.thing)
+        if place.connection is not None:
+            yield from views_of_connection(place.connection)
 
 
 def views_of_connection(connection: SMTPConnection) -> Iterator[str]:

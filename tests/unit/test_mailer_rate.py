@@ -21,7 +21,7 @@ from mailbridge import (
     SendResult,
     SMTPConfig,
 )
-from mailbridge.ratelimit.permits import LimitedTurns
+from mailbridge.ratelimit.permits import QueueingLimiter
 from mailbridge.testing import Fault, ReceivedMessage, ScriptedServer
 
 PATIENCE = 20.0
@@ -36,10 +36,10 @@ def mailer_to(server: ScriptedServer, **options: Any) -> Mailer:
     return Mailer(SMTPConfig.from_mapping(settings), sleep=lambda _: None)
 
 
-def turns_of(mailer: Mailer) -> LimitedTurns:
-    turns = mailer._router.upstreams[0].turns
-    assert isinstance(turns, LimitedTurns)
-    return turns
+def turns_of(mailer: Mailer) -> QueueingLimiter:
+    limiter = mailer._router.upstreams[0].limiter
+    assert isinstance(limiter, QueueingLimiter)
+    return limiter
 
 
 def until(condition: Callable[[], object]) -> None:

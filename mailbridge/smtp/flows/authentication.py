@@ -38,7 +38,7 @@ async def authentication(wire: Wire, mechanisms: Sequence[Callable[[], Mechanism
         refusal = AuthenticationFailed(
             "The server refused the credentials",
             mechanism=mechanism.name,
-            challenge=wire.quotations.masked(mechanism.refusal, in_exchange=True),
+            challenge=wire.redactor.masked(mechanism.refusal, in_exchange=True),
             stage="auth",
             reply=reply,
         )
@@ -65,7 +65,7 @@ async def _exchange(wire: Wire, mechanism: Mechanism) -> Reply:
             said = initial if waits and initial else mechanism.step(decode_challenge(reply.text))
             response = commands.auth_response(said)
         except MailbridgeError as error:
-            error.reword(wire.quotations.masked(error.message, in_exchange=True))
+            error.reword(wire.redactor.masked(error.message, in_exchange=True))
             # Leave the exchange in step (RFC 4954 section 4), then say what was wrong.
             await answer(wire, wire.call(commands.AUTH_CANCEL))
             raise

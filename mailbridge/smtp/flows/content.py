@@ -2,7 +2,7 @@
 
 Content is read one piece ahead, so that its last bytes are known as such: they leave last, in one
 write with what commits the message, and only if nothing speaks against it. What the answers mean
-for the recipients is `delivery`'s business.
+for the recipients is `transact`'s business.
 
 Content that is not in memory as a whole, as a flow wants it.
 
@@ -62,7 +62,7 @@ _TIMED_BYTES = 32 * 1024 * 1024
 NO_ANSWER = (ConnectionLost, ProtocolViolation, DeadlineExceeded)
 
 
-class Source:
+class ContentReader:
     """The content piece by piece, counted: exactly as many bytes as were announced, or an error."""
 
     def __init__(
@@ -116,7 +116,7 @@ def _slices(content: bytes) -> Iterator[bytes]:
         yield content[start : start + _LARGEST_PIECE]
 
 
-async def after_354(wire: Wire, source: Source, answers: int) -> list[Call]:
+async def after_354(wire: Wire, source: ContentReader, answers: int) -> list[Call]:
     """Content and final dot; gives as many calls as there will be answers to it.
 
     From the moment the dot may leave, the outcome is in doubt.
@@ -137,7 +137,7 @@ async def after_354(wire: Wire, source: Source, answers: int) -> list[Call]:
     return ends
 
 
-async def in_chunks(wire: Wire, source: Source, answers: int) -> list[Call]:
+async def in_chunks(wire: Wire, source: ContentReader, answers: int) -> list[Call]:
     """Content by BDAT (RFC 3030 section 2); gives the calls that answer the last chunk.
 
     A chunk that is refused stops the rest. All chunks are answered before the last one leaves.
@@ -159,7 +159,7 @@ async def in_chunks(wire: Wire, source: Source, answers: int) -> list[Call]:
 class _Chunks:
     """The chunks before the last one: written ahead of their answers where the server pipelines."""
 
-    def __init__(self, wire: Wire, source: Source) -> None:
+    def __init__(self, wire: Wire, source: ContentReader) -> None:
         self._wire = wire
         self._source = source
         self._pending: deque[Call] = deque()
@@ -208,7 +208,9 @@ class _Chunks:
                 raise _refusal(reply, "The server answered a chunk with neither yes nor no")
 
 
-async def _write(wire: Wire, source: Source, data: bytes | memoryview, end: Call, shown: str = "") -> None:
+async def _write(
+    wire: Wire, source: ContentReader, data: bytes | memoryview, end: Call, shown: str = ""
+) -> None:
     """Write what does not commit the message. An answer that comes now is a refusal."""
     is_new = source.starts_time(len(data))
     written = await WriteContent(data, "content", stops_early=True, is_new=is_new, shown=shown)
@@ -216,7 +218,7 @@ async def _write(wire: Wire, source: Source, data: bytes | memoryview, end: Call
         raise await _early(wire, end)
 
 
-async def _finish(wire: Wire, source: Source, data: bytes, ends: list[Call], command: Command) -> None:
+async def _finish(wire: Wire, source: ContentReader, data: bytes, ends: list[Call], command: Command) -> None:
     """Write what ends the content; from the last bytes on, `ends` stand for the `command` that commits."""
     view, shown = memoryview(data), command.shown
     border = max(0, len(data) - _LAST_BYTES)

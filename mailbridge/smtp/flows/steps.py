@@ -142,10 +142,10 @@ def _unasked(wire: Wire, data: bytes, stage: str) -> ConnectionLost | ProtocolVi
         reply = wire.parser.next_reply()
     except ProtocolViolation as error:
         error.stage = stage
-        error.reword(wire.quotations.masked(error.message))
+        error.reword(wire.redactor.masked(error.message))
         return error
     if reply is not None:
-        reply = wire.quotations.masked_reply(reply)
+        reply = wire.redactor.masked_reply(reply)
     # A good-bye is a whole reply of class 4: "421 timeout", or SES's "451 4.4.2".
     if reply is not None and reply.is_transient:
         return ConnectionLost("The server closed the idle session", stage=stage, reply=reply)

@@ -20,7 +20,7 @@ from mailbridge.errors import (
 from mailbridge.reply import Reply
 from mailbridge.smtp import commands
 from mailbridge.smtp.dot_stuffing import END_OF_DATA
-from mailbridge.smtp.flows.content import NO_ANSWER, Pieces, Progress, Source, after_354, in_chunks
+from mailbridge.smtp.flows.content import NO_ANSWER, ContentReader, Pieces, Progress, after_354, in_chunks
 from mailbridge.smtp.flows.steps import WriteContent, answer, any_answer
 from mailbridge.smtp.wire import Call, Wire
 
@@ -31,7 +31,7 @@ class Transaction:
 
     `recipient_parameters` are those of RCPT, by recipient. `chunking`: the content goes by BDAT, as
     it is. `lmtp`: each recipient has an answer of its own. `progress(sent, size)` is told bytes of
-    content; what it raises ends the session before anything is committed. `left()` is told once the
+    content; what it raises ends the session before anything is committed. `departed()` is told once the
     last byte has been written, whatever the server will say to it, and raises nothing.
     """
 
@@ -45,7 +45,7 @@ class Transaction:
     chunking: bool = False
     lmtp: bool = False
     progress: Progress | None = None
-    left: Callable[[], None] | None = None
+    departed: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         size = len(self.content) if isinstance(self.content, bytes) else self.content.size
@@ -53,7 +53,7 @@ class Transaction:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Delivered:
+class Outcome:
     """`late`: those of `rejected` that were refused after the content, each for itself (LMTP)."""
 
     accepted: tuple[str, ...]
@@ -65,7 +65,7 @@ class Delivered:
         return f"<Delivered to {len(self.accepted)} recipient(s), {len(self.rejected)} refused>"
 
 
-async def delivery(wire: Wire, transaction: Transaction) -> Delivered:
+async def transact(wire: Wire, transaction: Transaction) -> Outcome:
     """Send one message.
 
     Raises `SenderRefused`, `RecipientsRefused`, `MessageRefused` with the session still in step;
@@ -90,10 +90,10 @@ async def delivery(wire: Wire, transaction: Transaction) -> Delivered:
 
 async def _message(
     wire: Wire, transaction: Transaction, rcpts: Mapping[str, Call], data: Call | None
-) -> Delivered:
+) -> Outcome:
     """The content, and what the server makes of it."""
     accepted, rejected = tuple(a for a, call in rcpts.items() if _ok(call)), _rejected(rcpts)
-    source = Source(transaction.content, transaction.progress, transaction.left)
+    source = ContentReader(transaction.content, transaction.progress, transaction.departed)
     answers = len(accepted) if transaction.lmtp else 1
     if transaction.chunking:
         ends = await in_chunks(wire, source, answers)
@@ -102,7 +102,7 @@ async def _message(
         ends = await after_354(wire, source, answers)
     if transaction.lmtp:
         return await _verdicts_of_recipients(wire, dict(zip(accepted, ends, strict=True)), rejected)
-    return Delivered(accepted, rejected, await _verdict_of_server(wire, ends[0]))
+    return Outcome(accepted, rejected, await _verdict_of_server(wire, ends[0]))
 
 
 def _ok(call: Call) -> bool:
@@ -211,7 +211,7 @@ def _require_verdict(reply: Reply) -> None:
 
 async def _verdicts_of_recipients(
     wire: Wire, ends: Mapping[str, Call], rejected: Mapping[str, Reply]
-) -> Delivered:
+) -> Outcome:
     """LMTP: each recipient has an answer of its own, in the order of RCPT (RFC 2033 section 4.2)."""
     taken: dict[str, Reply] = {}
     late: dict[str, Reply] = {}
@@ -229,7 +229,7 @@ async def _verdicts_of_recipients(
     if not taken:
         what = f"Every recipient was refused: {', '.join(refused)}"
         raise RecipientsRefused(what, rejected=refused, stage="final")
-    return Delivered(tuple(taken), refused, next(iter(taken.values())), frozenset(late))
+    return Outcome(tuple(taken), refused, next(iter(taken.values())), frozenset(late))
 
 
 async def _verdict_of_recipient(wire: Wire, end: Call) -> Reply:

@@ -55,19 +55,19 @@ def fail(breaker: ServerBreaker, times: int = FAILURES_TO_OPEN) -> None:
 
 def test_a_new_one_is_closed(breaker: ServerBreaker) -> None:
     assert (breaker.is_open, breaker.failures, breaker.error, breaker.seconds_left) == (False, 0, None, 0.0)
-    assert breaker.patience() == inf
+    assert breaker.open_within() == inf
 
 
 def test_it_opens_after_some_failures_in_a_row(breaker: ServerBreaker) -> None:
     fail(breaker, FAILURES_TO_OPEN - 1)
-    assert breaker.patience() == inf
+    assert breaker.open_within() == inf
     fail(breaker, 1)
     assert (breaker.is_open, breaker.failures, breaker.seconds_left) == (
         True,
         FAILURES_TO_OPEN,
         FIRST_COOLDOWN,
     )
-    assert breaker.patience() is None
+    assert breaker.open_within() is None
     assert isinstance(breaker.error, NobodyListens)
 
 
@@ -124,18 +124,18 @@ def test_a_commit_without_an_answer_counts(breaker: ServerBreaker) -> None:
 def test_after_the_cooldown_one_message_is_the_probe(breaker: ServerBreaker, clock: Clock) -> None:
     fail(breaker)
     clock.now += FIRST_COOLDOWN - 0.01
-    assert breaker.patience() is None
+    assert breaker.open_within() is None
     clock.now += 0.01
-    assert breaker.patience() == FIRST_COOLDOWN  # as long as it was left alone
-    assert [breaker.patience() for _ in range(3)] == [None] * 3
+    assert breaker.open_within() == FIRST_COOLDOWN  # as long as it was left alone
+    assert [breaker.open_within() for _ in range(3)] == [None] * 3
 
 
 def test_a_probe_that_succeeds_closes_it(breaker: ServerBreaker, clock: Clock) -> None:
     fail(breaker)
     clock.now += FIRST_COOLDOWN
-    breaker.patience()
+    breaker.open_within()
     breaker.note(None)
-    assert (breaker.is_open, breaker.patience()) == (False, inf)
+    assert (breaker.is_open, breaker.open_within()) == (False, inf)
     fail(breaker)
     assert breaker.seconds_left == FIRST_COOLDOWN  # the next trouble begins small again
 
@@ -145,7 +145,7 @@ def test_each_probe_that_fails_doubles_the_cooldown_up_to_a_cap(breaker: ServerB
     seen = []
     for _ in range(9):
         clock.now += breaker.seconds_left
-        seen.append(breaker.patience())
+        seen.append(breaker.open_within())
         breaker.note(refused())
     assert seen[:4] == [FIRST_COOLDOWN, 2 * FIRST_COOLDOWN, 4 * FIRST_COOLDOWN, 8 * FIRST_COOLDOWN]
     assert seen[-1] == breaker.seconds_left == LONGEST_COOLDOWN
@@ -155,10 +155,10 @@ def test_a_probe_that_never_reports_is_followed_by_another(breaker: ServerBreake
     """Its thread was killed, or it waited in vain for a place in the pool."""
     fail(breaker)
     clock.now += FIRST_COOLDOWN
-    assert breaker.patience() == FIRST_COOLDOWN
+    assert breaker.open_within() == FIRST_COOLDOWN
     breaker.note(PoolTimeout("x"))
     clock.now += FIRST_COOLDOWN
-    assert breaker.patience() == FIRST_COOLDOWN
+    assert breaker.open_within() == FIRST_COOLDOWN
 
 
 def test_stragglers_do_not_prolong_it(breaker: ServerBreaker, clock: Clock) -> None:
@@ -168,7 +168,7 @@ def test_stragglers_do_not_prolong_it(breaker: ServerBreaker, clock: Clock) -> N
     fail(breaker, 20)
     assert breaker.seconds_left == FIRST_COOLDOWN - 1
     clock.now += FIRST_COOLDOWN
-    breaker.patience()
+    breaker.open_within()
     fail(breaker, 20)
     assert breaker.seconds_left == 2 * FIRST_COOLDOWN
 
@@ -192,7 +192,7 @@ def test_what_it_keeps_of_an_error_holds_no_message(breaker: ServerBreaker) -> N
 def test_reset_forgets(breaker: ServerBreaker) -> None:
     fail(breaker)
     breaker.reset()
-    assert breaker.patience() == inf
+    assert breaker.open_within() == inf
 
 
 def test_one_probe_of_many_threads(breaker: ServerBreaker, clock: Clock) -> None:
@@ -202,7 +202,7 @@ def test_one_probe_of_many_threads(breaker: ServerBreaker, clock: Clock) -> None
 
     def ask() -> None:
         start.wait()
-        got.append(breaker.patience())
+        got.append(breaker.open_within())
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
@@ -219,6 +219,6 @@ def test_another_process_has_a_record_of_its_own(
     fail(breaker)
     breaker._here().lock.acquire()
     monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert breaker.patience() == inf
+    assert breaker.open_within() == inf
     fail(breaker)
-    assert breaker.patience() is None
+    assert breaker.open_within() is None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mailbridge import DeadlineExceeded, MailbridgeError, NobodyListens, ServerOptions, SMTPConfig
 from mailbridge.deadline import NEVER, Deadline
 from mailbridge.delivery.breakers import FAILURES_TO_OPEN, FIRST_COOLDOWN
-from mailbridge.delivery.router import Router, Stop, Trail, in_order
+from mailbridge.delivery.router import AttemptLog, Candidate, Router, in_order
 from mailbridge.delivery.upstream import Upstream
 
 
@@ -102,57 +102,64 @@ def fail(server: Upstream) -> None:
         server.breaker.note(NobodyListens("Connection refused", stage="tcp", server=server.name))
 
 
-def names(stops: list[Stop]) -> list[str]:
-    return [stop.upstream.name for stop in stops]
+def names(stops: list[Candidate]) -> list[str]:
+    return [candidate.upstream.name for candidate in stops]
 
 
-def tour(router: Router, trail: Trail | None = None) -> list[Stop]:
-    return list(router.tour(trail or Trail()))
+def candidates(router: Router, attempt_log: AttemptLog | None = None) -> list[Candidate]:
+    return list(router.candidates(attempt_log or AttemptLog()))
 
 
 def test_by_priority_while_all_is_well(three: list[Upstream]) -> None:
-    stops = tour(Router(three, random=random.random))
+    stops = candidates(Router(three, random=random.random))
     assert names(stops) == ["a", "b", "c"]
-    assert [(stop.patience, stop.others) for stop in stops] == [(inf, 2), (inf, 1), (inf, 0)]
+    assert [(candidate.open_within, candidate.others) for candidate in stops] == [
+        (inf, 2),
+        (inf, 1),
+        (inf, 0),
+    ]
 
 
 def test_who_failed_comes_last_and_it_is_told_why(three: list[Upstream]) -> None:
     fail(three[0])
-    trail = Trail()
-    stops = tour(Router(three, random=random.random), trail)
+    attempt_log = AttemptLog()
+    stops = candidates(Router(three, random=random.random), attempt_log)
     assert names(stops) == ["b", "c", "a"]
-    assert [stop.others for stop in stops] == [1, 0, 0]
-    assert "next try is in 5 s" in trail.by_server["a"].hint
-    assert trail.errors == []
+    assert [candidate.others for candidate in stops] == [1, 0, 0]
+    assert "next try is in 5 s" in attempt_log.by_server["a"].hint
+    assert attempt_log.errors == []
 
 
 def test_when_all_failed_who_is_due_soonest_is_first(three: list[Upstream], clock: Clock) -> None:
     for server in (three[1], three[2], three[0]):
         fail(server)
         clock.now += 1
-    assert names(tour(Router(three, random=random.random))) == ["b", "c", "a"]
+    assert names(candidates(Router(three, random=random.random))) == ["b", "c", "a"]
 
 
 def test_the_probe_has_its_place_in_the_order(three: list[Upstream], clock: Clock) -> None:
     fail(three[0])
     clock.now += FIRST_COOLDOWN
-    stops = tour(Router(three, random=random.random))
-    assert [(stop.upstream.name, stop.patience) for stop in stops][:2] == [("a", FIRST_COOLDOWN), ("b", inf)]
-    assert names(tour(Router(three, random=random.random))) == ["b", "c", "a"]  # the next message
+    stops = candidates(Router(three, random=random.random))
+    assert [(candidate.upstream.name, candidate.open_within) for candidate in stops][:2] == [
+        ("a", FIRST_COOLDOWN),
+        ("b", inf),
+    ]
+    assert names(candidates(Router(three, random=random.random))) == ["b", "c", "a"]  # the next message
 
 
 def test_nobody_is_probed_whose_turn_does_not_come(three: list[Upstream], clock: Clock) -> None:
     fail(three[1])
     clock.now += FIRST_COOLDOWN
     router = Router(three, random=random.random)
-    assert next(iter(router.tour(Trail()))).upstream is three[0]
-    assert three[1].breaker.patience() == FIRST_COOLDOWN
+    assert next(iter(router.candidates(AttemptLog()))).upstream is three[0]
+    assert three[1].breaker.open_within() == FIRST_COOLDOWN
 
 
 def test_one_server_alone_is_always_asked(clock: Clock) -> None:
     alone = upstream("a", clock)
     fail(alone)
-    assert tour(Router([alone], random=random.random)) == [Stop(alone, inf, 0)]
+    assert candidates(Router([alone], random=random.random)) == [Candidate(alone, inf, 0)]
 
 
 # ---- time
@@ -160,39 +167,42 @@ def test_one_server_alone_is_always_asked(clock: Clock) -> None:
 
 def test_time_is_left_for_the_others(three: list[Upstream], clock: Clock) -> None:
     limit = Deadline.after(9.0, clock)
-    shares = [Stop(three[0], inf, others, limit).opening_limit(limit).remaining for others in (2, 1, 0)]
+    shares = [Candidate(three[0], inf, others, limit).opening_limit(limit).remaining for others in (2, 1, 0)]
     assert shares == [3, 4.5, 9]
-    assert Stop(three[0], 2.0, 0, limit).opening_limit(limit).remaining == 2.0
-    assert Stop(three[0], inf, 2).opening_limit(NEVER) is NEVER
-    assert Stop(three[0], inf, 0, limit).sending_limit(limit) is limit
-    shared = Stop(three[0], inf, 2, limit).sending_limit(limit)
+    assert Candidate(three[0], 2.0, 0, limit).opening_limit(limit).remaining == 2.0
+    assert Candidate(three[0], inf, 2).opening_limit(NEVER) is NEVER
+    assert Candidate(three[0], inf, 0, limit).sending_limit(limit) is limit
+    shared = Candidate(three[0], inf, 2, limit).sending_limit(limit)
     assert (shared.remaining, shared.before_content.remaining) == (9, 3)
 
 
 def test_what_a_server_may_take_for_itself_is_not_shared(three: list[Upstream], clock: Clock) -> None:
     own, whole = Deadline.after(2.0, clock), Deadline.after(9.0, clock)
-    stop = Stop(three[0], inf, 2, whole)
-    assert (stop.opening_limit(own).remaining, stop.sending_limit(own).before_content.remaining) == (2, 2)
+    candidate = Candidate(three[0], inf, 2, whole)
+    assert (
+        candidate.opening_limit(own).remaining,
+        candidate.sending_limit(own).before_content.remaining,
+    ) == (2, 2)
 
 
 # ---- the trail
 
 
 def test_the_trail_tells_errors_and_servers_apart(three: list[Upstream]) -> None:
-    trail = Trail()
+    attempt_log = AttemptLog()
     first, second, third = (NobodyListens(text) for text in "123")
     for server, error in ((three[0], first), (three[1], second), (three[0], third)):
-        trail.note(server, error)
-    assert trail.others_than(third) == (first, second)
-    kept = trail.of_others(three[1])
+        attempt_log.note(server, error)
+    assert attempt_log.others_than(third) == (first, second)
+    kept = attempt_log.of_others(three[1])
     assert {name: str(error) for name, error in kept.items()} == {"a": "3"}
     assert kept["a"] is not third
 
 
 def test_what_a_result_keeps_has_no_traceback(three: list[Upstream]) -> None:
-    trail = Trail()
+    attempt_log = AttemptLog()
     try:
         raise DeadlineExceeded("x")
     except MailbridgeError as error:
-        trail.note(three[0], error)
-    assert trail.of_others(None)["a"].__traceback__ is None
+        attempt_log.note(three[0], error)
+    assert attempt_log.of_others(None)["a"].__traceback__ is None

@@ -70,15 +70,15 @@ class World:
         self.deadlines.append(deadline)
         self.on_open(deadline)
         with self.lock:
-            thing = Thing(self, len(self.opened))
-            self.opened.append(thing)
-            self.open_now.add(thing)
+            connection = Thing(self, len(self.opened))
+            self.opened.append(connection)
+            self.open_now.add(connection)
             self.most = max(self.most, len(self.open_now))
-        return thing
+        return connection
 
-    def forget(self, thing: Thing) -> None:
+    def forget(self, connection: Thing) -> None:
         with self.lock:
-            self.open_now.discard(thing)
+            self.open_now.discard(connection)
 
 
 def pool_of(world: World, clock: FakeClock | None = None, **options: Any) -> Pool[Thing]:

@@ -71,8 +71,8 @@ class DeadOnes(IdleOne):
     def prepare(self) -> Pool[Thing]:
         self.pool = Scene.prepare(self)
         self.idle(3)
-        for thing in self.world.opened[1:]:
-            thing.flaw = "end of file"
+        for connection in self.world.opened[1:]:
+            connection.flaw = "end of file"
         return self.pool
 
 
@@ -320,7 +320,7 @@ def test_an_interrupt_while_waiting_takes_the_waiter_out_of_the_queue() -> None:
         pool.acquire()
     assert (pool.stats().waiting, pool.stats().lent) == (0, 1)
     pool.release(lease, reusable=True)
-    assert pool.acquire().thing is lease.thing
+    assert pool.acquire().connection is lease.connection
 
 
 def test_one_served_but_still_in_the_queue_after_an_interrupt_is_not_served_twice() -> None:

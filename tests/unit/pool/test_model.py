@@ -114,7 +114,7 @@ class PoolAgainstModel(RuleBasedStateMachine):
         self.model = Model(max_size, max_messages, self.clock.now)
 
     def lent(self, lease: Lease[Thing], number: int) -> None:
-        assert lease.thing.number == number
+        assert lease.connection.number == number
         assert lease.uses == self.model.uses[number]
         assert lease.reused == (lease.uses > 1)
         self.leases.append(lease)
@@ -164,15 +164,15 @@ class PoolAgainstModel(RuleBasedStateMachine):
         lease = self.leases.pop(which % len(self.leases))
         self.pool.release(lease, reusable=reusable)
         self.returned.append(lease)
-        self.model.take_back(lease.thing.number, reusable)
+        self.model.take_back(lease.connection.number, reusable)
         served, numbers = [], []
         while self.waiting and (number := self.model.lend(self.waiting[0][1])) is not None:
             served.append(self.waiting.pop(0)[2].result())
             numbers.append(number)
         # More than one at a time only after the pool has grown, and then it is open who opens first.
-        assert sorted(lease.thing.number for lease in served) == sorted(numbers)
+        assert sorted(lease.connection.number for lease in served) == sorted(numbers)
         for lease in served:
-            self.lent(lease, lease.thing.number)
+            self.lent(lease, lease.connection.number)
 
     @rule(lanes=st.lists(st.integers(0, 2), min_size=2, max_size=4))
     @precondition(lambda self: not self.waiting and not self.model.closed)
@@ -228,7 +228,9 @@ class PoolAgainstModel(RuleBasedStateMachine):
         stats = self.pool.stats()
         assert (stats.lent, stats.idle) == (len(self.model.lent), len(self.model.idle))
         assert (stats.opening, stats.closing, stats.waiting) == (0, 0, len(self.waiting))
-        assert {thing.number for thing in self.world.open_now} == self.model.lent | set(self.model.idle)
+        assert {connection.number for connection in self.world.open_now} == self.model.lent | set(
+            self.model.idle
+        )
         assert self.world.most <= self.model.max_size
         assert stats.effective_size == self.model.size
         assert len(self.world.opened) == stats.opened_total

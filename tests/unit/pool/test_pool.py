@@ -35,7 +35,7 @@ class TestLending:
         pool = pool_of(world)
         for uses in (1, 2, 3):
             lease = pool.acquire()
-            assert (lease.thing.number, lease.uses, lease.reused) == (0, uses, uses > 1)
+            assert (lease.connection.number, lease.uses, lease.reused) == (0, uses, uses > 1)
             assert lease.waited == 0
             give_back(lease)
         assert len(world.opened) == 1
@@ -45,7 +45,7 @@ class TestLending:
         pool = pool_of(world, max_size=3)
         leases = [pool.acquire() for _ in range(3)]
         give_back(leases[1], leases[0], leases[2])
-        assert [pool.acquire().thing.number for _ in range(3)] == [2, 0, 1]
+        assert [pool.acquire().connection.number for _ in range(3)] == [2, 0, 1]
 
     def test_the_opener_gets_the_callers_deadline(self, world: World) -> None:
         deadline = Deadline.after(5)
@@ -72,14 +72,14 @@ class TestLending:
         pool = pool_of(world, max_size=2)
         give_back(pool.acquire())
         lease = pool.acquire(fresh=True)
-        assert (lease.thing.number, lease.reused) == (1, False)
+        assert (lease.connection.number, lease.reused) == (1, False)
         assert pool.stats().idle == 1
 
     def test_fresh_evicts_the_coldest_when_the_pool_is_full_of_idle_ones(self, world: World) -> None:
         pool = pool_of(world, max_size=2)
         give_back(*[pool.acquire(), pool.acquire()])
-        assert pool.acquire(fresh=True).thing.number == 2
-        assert [thing.closes for thing in world.opened] == [1, 0, 0]
+        assert pool.acquire(fresh=True).connection.number == 2
+        assert [connection.closes for connection in world.opened] == [1, 0, 0]
         assert world.most == 2, "the evicted one is closed before the new one is opened"
         assert pool.stats().closed_total == {"evicted": 1}
 
@@ -91,13 +91,13 @@ class TestLending:
         borrower = queue_one(pool, fresh=True)
         give_back(first)
         lease = borrower.result()
-        assert (lease.thing.number, lease.reused, world.most) == (1, False, 1)
+        assert (lease.connection.number, lease.reused, world.most) == (1, False, 1)
 
     def test_a_lease_in_a_with_goes_back_reusable(self, world: World) -> None:
         pool = pool_of(world)
         with pool.acquire() as lease:
             assert pool.stats().lent == 1
-            assert lease.thing is world.opened[0]
+            assert lease.connection is world.opened[0]
         assert pool.stats().idle == 1
 
     def test_a_lease_whose_block_raises_is_not_kept(self, world: World) -> None:
@@ -135,7 +135,7 @@ class TestKeeping:
     def test_unusable_at_return(self, world: World) -> None:
         pool = pool_of(world)
         lease = pool.acquire()
-        lease.thing.flaw = "unread bytes"
+        lease.connection.flaw = "unread bytes"
         give_back(lease)
         assert self.closed_because(pool, world) == {"unusable": 1}
 
@@ -144,7 +144,7 @@ class TestKeeping:
         pool = pool_of(world)
         give_back(pool.acquire())
         world.opened[0].flaw = "421 4.4.2 idle too long"
-        assert pool.acquire().thing.number == 1
+        assert pool.acquire().connection.number == 1
         assert self.closed_because(pool, world) == {"unusable": 1}
         assert "unusable: 421 4.4.2 idle too long" in caplog.text
 
@@ -162,24 +162,24 @@ class TestKeeping:
         pool = pool_of(world, max_size=3)
         give_back(*[pool.acquire() for _ in range(3)])
         world.opened[1].flaw = world.opened[2].flaw = "end of file"
-        assert pool.acquire().thing.number == 0
+        assert pool.acquire().connection.number == 0
         assert pool.stats().size == 1
         assert len(world.opened) == 3
 
     def test_when_all_idle_ones_are_dead_a_new_one_is_opened(self, world: World) -> None:
         pool = pool_of(world, max_size=3)
         give_back(*[pool.acquire() for _ in range(3)])
-        for thing in world.opened:
-            thing.flaw = "end of file"
+        for connection in world.opened:
+            connection.flaw = "end of file"
         lease = pool.acquire()
-        assert (lease.thing.number, lease.reused) == (3, False)
-        assert (pool.stats().size, world.open_now) == (1, {lease.thing})
+        assert (lease.connection.number, lease.reused) == (3, False)
+        assert (pool.stats().size, world.open_now) == (1, {lease.connection})
 
     def test_worn_after_max_messages_lends(self, world: World) -> None:
         pool = pool_of(world, max_messages=3)
         for _ in range(7):
             give_back(pool.acquire())
-        assert [thing.closes for thing in world.opened] == [1, 1, 0]
+        assert [connection.closes for connection in world.opened] == [1, 1, 0]
         assert self.closed_because(pool, world) == {"worn": 2}
 
     def test_messages_beyond_the_first_count_too(self, world: World) -> None:
@@ -211,7 +211,7 @@ class TestKeeping:
         for _ in range(6):
             give_back(pool.acquire())
             clock.now += 100
-        assert pool.acquire().thing.number == 1
+        assert pool.acquire().connection.number == 1
         assert self.closed_because(pool, world) == {"too_old": 1}
 
     def test_too_idle_before_lending(self, world: World, clock: FakeClock) -> None:
@@ -220,7 +220,7 @@ class TestKeeping:
         clock.now += 119.9
         give_back(pool.acquire())
         clock.now += 120
-        assert pool.acquire().thing.number == 1
+        assert pool.acquire().connection.number == 1
         assert self.closed_because(pool, world) == {"too_idle": 1}
 
     def test_time_on_loan_is_not_idle_time(self, world: World, clock: FakeClock) -> None:
@@ -241,18 +241,18 @@ class TestKeeping:
             clock.now += 60
             give_back(warm)
             clock.now += 60
-            assert pool.acquire().thing is warm.thing
+            assert pool.acquire().connection is warm.connection
         else:
             clock.now += 120
             give_back(warm)
-        assert [thing.closes for thing in world.opened] == [1, 1, 0]
+        assert [connection.closes for connection in world.opened] == [1, 1, 0]
         assert self.closed_because(pool, world) == {"too_idle": 2}
 
     def test_a_pool_full_of_cold_ones_still_lends_at_once(self, world: World, clock: FakeClock) -> None:
         pool = pool_of(world, clock, max_size=2, max_idle=120)
         give_back(*[pool.acquire(), pool.acquire()])
         clock.now += 120
-        assert pool.acquire(Deadline.after(0)).thing.number == 2
+        assert pool.acquire(Deadline.after(0)).connection.number == 2
         assert (pool.stats().size, pool.stats().waits_total, world.most) == (1, 0, 2)
 
     @pytest.mark.parametrize(("number", "lifetime"), [(0.0, 540.0), (0.5, 600.0), (1.0, 660.0)])
@@ -287,16 +287,16 @@ class TestKeeping:
         pool.release(pool.acquire(), reusable=False)
         assert world.opened[0].abandons == 1
         assert pool.stats().size == 0
-        assert pool.acquire().thing.number == 1
+        assert pool.acquire().connection.number == 1
 
     def test_discard_idle_leaves_the_lent_ones(self, world: World) -> None:
         pool = pool_of(world, max_size=3)
         lent, *idle = [pool.acquire() for _ in range(3)]
         give_back(*idle)
         pool.discard_idle()
-        assert [thing.closes for thing in world.opened] == [0, 1, 1]
+        assert [connection.closes for connection in world.opened] == [0, 1, 1]
         give_back(lent)
-        assert pool.acquire().thing is lent.thing
+        assert pool.acquire().connection is lent.connection
         assert pool.stats().closed_total == {"discarded": 2}
 
 
@@ -368,7 +368,7 @@ class TestQueue:
 
         world.on_close = come_now
         pool.release(lease, reusable=False)
-        assert first.result().thing.number == 1
+        assert first.result().connection.number == 1
 
     def test_a_place_given_up_goes_to_the_next_who_opens_in_its_own_thread(self, world: World) -> None:
         pool = pool_of(world, max_size=1)
@@ -393,7 +393,7 @@ class TestQueue:
         world.on_open = fail_but_for_the_last
         pool.release(lease, reusable=False)
         assert [type(b.failure()) for b in borrowers[:-1]] == [ConnectionRefusedError] * 3
-        assert borrowers[-1].result().thing.number == 1
+        assert borrowers[-1].result().connection.number == 1
 
     def test_a_timeout_says_what_was_full_and_what_to_do(self, world: World) -> None:
         pool = pool_of(world, max_size=2, acquire_timeout=0.01)
@@ -434,7 +434,7 @@ class TestQueue:
         assert isinstance(gone.failure(), DeadlineExceeded)
         borrower = queue_one(pool)
         give_back(lease)
-        assert borrower.result().thing is lease.thing
+        assert borrower.result().connection is lease.connection
 
     def test_a_hand_over_in_the_moment_of_the_timeout_loses_nothing(self, world: World) -> None:
         """The time is up, but before the waiter gets to say so the thing is handed to it."""
@@ -467,7 +467,7 @@ class TestQueue:
         ledger.assign = plant  # type: ignore[method-assign]
         late = pool.acquire()
         assert returned.is_set()
-        assert late.thing is lease.thing
+        assert late.connection is lease.connection
         assert (pool.stats().lent, pool.stats().timeouts_total, len(world.opened)) == (1, 0, 1)
 
     def test_waiting_is_measured(self, world: World, clock: FakeClock) -> None:
@@ -499,10 +499,10 @@ class TestClose:
         idle, lent = pool.acquire(), pool.acquire()
         give_back(idle)
         pool.close()
-        assert [thing.closes for thing in world.opened] == [1, 0]
+        assert [connection.closes for connection in world.opened] == [1, 0]
         assert pool.closed
         give_back(lent)
-        assert [thing.closes for thing in world.opened] == [1, 1]
+        assert [connection.closes for connection in world.opened] == [1, 1]
         assert pool.stats().closed_total == {"pool_closed": 2}
         assert pool.stats().size == 0
 
@@ -524,7 +524,7 @@ class TestClose:
             closer.join(PATIENCE)
             assert not closer.is_alive()
         pool.close()
-        assert [thing.closes for thing in world.opened] == [1] * 5
+        assert [connection.closes for connection in world.opened] == [1] * 5
 
     def test_waiters_are_told_at_once(self, world: World) -> None:
         pool = pool_of(world, max_size=1)
@@ -631,7 +631,7 @@ class TestReentry:
         ledger.find_place = interrupted  # type: ignore[method-assign]
         lease = pool.acquire(Deadline.after(0))
         assert done
-        assert world.open_now == {lease.thing}
+        assert world.open_now == {lease.connection}
         assert pool.stats().size == 1
 
 
@@ -690,10 +690,10 @@ def test_fifty_threads_with_random_interrupts_leave_nothing_behind(world: World)
 
         return strike
 
-    def look(thing: Thing) -> None:
-        now_and_then(0.02)(thing)
+    def look(connection: Thing) -> None:
+        now_and_then(0.02)(connection)
         if chance.random() < 0.02:
-            thing.flaw = "gone"
+            connection.flaw = "gone"
 
     world.on_open, world.on_close, world.on_look = now_and_then(0.05), now_and_then(0.05), look
     in_use: set[Thing] = set()
@@ -704,12 +704,12 @@ def test_fifty_threads_with_random_interrupts_leave_nothing_behind(world: World)
         deadline = Deadline.after(0.0005) if number % 10 == 0 else NEVER
         lease = pool.acquire(deadline, fresh=number % 17 == 0)
         try:
-            if lease.thing in in_use or lease.thing not in world.open_now:
+            if lease.connection in in_use or lease.connection not in world.open_now:
                 problems.append(f"{lease.thing} is lent twice, or closed")
-            in_use.add(lease.thing)
+            in_use.add(lease.connection)
             now_and_then(0.05)(None)
         finally:
-            in_use.discard(lease.thing)
+            in_use.discard(lease.connection)
             pool.release(lease, reusable=chance.random() < 0.95)
 
     def work() -> None:
@@ -735,6 +735,6 @@ def test_fifty_threads_with_random_interrupts_leave_nothing_behind(world: World)
     world.on_close = lambda _: None
     pool.close()
     assert (pool.stats().size, world.open_now) == (0, set())
-    assert all(thing.closes + thing.abandons for thing in world.opened)
+    assert all(connection.closes + connection.abandons for connection in world.opened)
     assert stats.waits_total > 100
     assert {Killed, KeyboardInterrupt, SystemExit, OSError, DeadlineExceeded} <= ended

@@ -90,7 +90,7 @@ class TestReducedPool:
         pool = pool_of(world, clock, max_size=4)
         give_back(*lend(pool, 4))
         assert pool.reduce(clock.now)
-        assert [thing.closes for thing in world.opened] == [1, 1, 0, 0]
+        assert [connection.closes for connection in world.opened] == [1, 1, 0, 0]
         stats = pool.stats()
         assert (stats.max_size, stats.effective_size, stats.size, stats.idle) == (4, 2, 2, 2)
         assert (stats.reductions_total, dict(stats.closed_total)) == (1, {"too_many": 2})
@@ -116,7 +116,7 @@ class TestReducedPool:
         pool = pool_of(world, clock, max_size=4)
         first, second, third, fourth = lend(pool, 4)
         give_back(first, second)
-        world.on_close = lambda thing: give_back(third, fourth)
+        world.on_close = lambda connection: give_back(third, fourth)
         pool.reduce(clock.now)
         assert dict(pool.stats().closed_total) == {"too_many": 2}
         assert pool.stats().idle == 2
@@ -147,7 +147,7 @@ class TestReducedPool:
         give_back(first)
         assert pool.stats().waiting == 1
         give_back(second)
-        assert waiter.result().thing is second.thing
+        assert waiter.result().connection is second.connection
 
     def test_a_pool_that_keeps_nothing_is_not_reduced(self, world: World, clock: FakeClock) -> None:
         pool = pool_of(world, clock, enabled=False)

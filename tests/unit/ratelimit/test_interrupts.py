@@ -14,8 +14,8 @@ import mailbridge.ratelimit
 from mailbridge.config.groups import RateOptions
 from mailbridge.deadline import NEVER
 from mailbridge.message.priority import NORMAL_LANE
-from mailbridge.ratelimit.permits import LimitedTurns
-from mailbridge.ratelimit.window import Told, Window
+from mailbridge.ratelimit.permits import QueueingLimiter
+from mailbridge.ratelimit.window import LimiterAnswer, Window
 from tests.interrupter import Interrupt, Interrupter
 
 PER = 10.0
@@ -28,7 +28,7 @@ class World:
         self.now = 0.0
         self.answers = [2.5, 0.0]
         rate = self.shared if is_shared else RateOptions(limit=1, per=PER)
-        self.turns = LimitedTurns(rate, clock=lambda: self.now, pause=self.pause)
+        self.limiter = QueueingLimiter(rate, clock=lambda: self.now, pause=self.pause)
 
     def shared(self) -> float:
         return self.answers.pop(0) if self.answers else 0.0
@@ -39,25 +39,25 @@ class World:
             self.now += seconds
 
     def send(self) -> None:
-        with self.turns.turn(NORMAL_LANE) as turn:
+        with self.limiter.permit(NORMAL_LANE) as permit:
             while True:
-                if not turn.is_near:
-                    turn.wait(NEVER)
-                if turn.take():
+                if not permit.is_near:
+                    permit.wait(NEVER)
+                if permit.take():
                     break
-            turn.begin(NEVER)
-            turn.left()
+            permit.begin(NEVER)
+            permit.departed()
 
     def send_two_transactions(self) -> None:
-        with self.turns.turn(NORMAL_LANE) as turn:
+        with self.limiter.permit(NORMAL_LANE) as permit:
             for _ in range(2):
-                turn.begin(NEVER)
-                turn.left()
+                permit.begin(NEVER)
+                permit.departed()
 
     def give_up(self) -> None:
         """Its connection can't be had."""
-        with self.turns.turn(NORMAL_LANE) as turn:
-            turn.wait(NEVER)
+        with self.limiter.permit(NORMAL_LANE) as permit:
+            permit.wait(NEVER)
 
 
 @pytest.mark.parametrize("is_shared", [False, True])
@@ -73,10 +73,10 @@ def test_an_interrupt_anywhere(act: Callable[[World], None], is_shared: bool) ->
                 act(world)
         except Interrupt:
             struck += 1
-        line = world.turns.line
-        assert line.tickets == [], at
-        limit = line.limit
-        assert isinstance(limit, Told) or (isinstance(limit, Window) and not limit.under_way), at
+        queue = world.limiter.queue
+        assert queue.waiters == [], at
+        limit = queue.limit
+        assert isinstance(limit, LimiterAnswer) or (isinstance(limit, Window) and not limit.under_way), at
         began = world.now
         world.send()
         assert world.now - began <= 2 * PER, at  # at worst one counts twice

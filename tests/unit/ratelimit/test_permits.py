@@ -15,7 +15,7 @@ from mailbridge.config.groups import RateOptions
 from mailbridge.deadline import NEVER, Deadline
 from mailbridge.errors import DeadlineExceeded, PoolClosed, RateUnavailable
 from mailbridge.message.priority import lane_of
-from mailbridge.ratelimit.permits import LEAST_WAIT, FreeTurns, LimitedTurns
+from mailbridge.ratelimit.permits import LEAST_WAIT, FreeLimiter, QueueingLimiter
 from mailbridge.ratelimit.window import Window
 from tests.rates import is_within
 from tests.unit.ratelimit.virtual_time import VirtualTime
@@ -23,9 +23,9 @@ from tests.unit.ratelimit.virtual_time import VirtualTime
 HIGH, NORMAL, LOW = map(lane_of, ("high", "normal", "low"))
 
 
-def turns_of(time: VirtualTime, rate: Any = None, **options: Any) -> LimitedTurns:
+def turns_of(time: VirtualTime, rate: Any = None, **options: Any) -> QueueingLimiter:
     rate = rate if rate is not None else RateOptions(**options)
-    return LimitedTurns(rate, server="smtp.example.com:587", clock=time, pause=time.pause)
+    return QueueingLimiter(rate, server="smtp.example.com:587", clock=time, pause=time.pause)
 
 
 @dataclass
@@ -40,31 +40,31 @@ class Mail:
     after: float = 0.0  # from the wire to when that is known
     deadline: Deadline = NEVER
 
-    def sent(self, time: VirtualTime, turns: LimitedTurns, record: list[tuple[float, str]]) -> None:
+    def sent(self, time: VirtualTime, limiter: QueueingLimiter, record: list[tuple[float, str]]) -> None:
         time.sleep(self.comes)
-        with turns.turn(self.lane) as turn:
+        with limiter.permit(self.lane) as permit:
             while True:
-                turn.wait(self.deadline)
+                permit.wait(self.deadline)
                 time.sleep(self.connecting)
-                if turn.take():
+                if permit.take():
                     break
-            turn.begin(self.deadline)
+            permit.begin(self.deadline)
             time.sleep(self.before)
             record.append((time(), self.name))
             time.sleep(self.after)
-            turn.left()
+            permit.departed()
 
 
-def sent(time: VirtualTime, turns: LimitedTurns, *mails: Mail) -> list[tuple[float, str]]:
+def sent(time: VirtualTime, limiter: QueueingLimiter, *mails: Mail) -> list[tuple[float, str]]:
     """When which one left, in that order."""
     record: list[tuple[float, str]] = []
-    time.run(*(lambda mail=mail: mail.sent(time, turns, record) for mail in mails))  # type: ignore[misc]
+    time.run(*(lambda mail=mail: mail.sent(time, limiter, record) for mail in mails))  # type: ignore[misc]
     return sorted(record, key=lambda each: each[0])
 
 
-def idle(turns: LimitedTurns) -> bool:
-    line = turns.line
-    return not line.tickets and (not isinstance(line.limit, Window) or not line.limit.under_way)
+def idle(limiter: QueueingLimiter) -> bool:
+    queue = limiter.queue
+    return not queue.waiters and (not isinstance(queue.limit, Window) or not queue.limit.under_way)
 
 
 @pytest.fixture
@@ -74,11 +74,11 @@ def time() -> VirtualTime:
 
 class TestStrictness:
     def test_one_per_second_is_one_per_second_over_five_connections(self, time: VirtualTime) -> None:
-        turns = turns_of(time, limit=1)
-        gone = sent(time, turns, *[Mail(connecting=0.1) for _ in range(5)])
+        limiter = turns_of(time, limit=1)
+        gone = sent(time, limiter, *[Mail(connecting=0.1) for _ in range(5)])
         # A connection is looked for when the turn is near, so that takes its time here.
         assert [round(at, 6) for at, _ in gone] == [0.1, 1.2, 2.3, 3.4, 4.5]
-        assert idle(turns)
+        assert idle(limiter)
 
     def test_a_burst_goes_at_once_and_the_next_after_the_whole_time(self, time: VirtualTime) -> None:
         gone = sent(time, turns_of(time, limit=3, per=10), *[Mail() for _ in range(7)])
@@ -97,17 +97,17 @@ class TestStrictness:
         assert [at for at, _ in gone] == [0.75, 1.875]
 
     def test_a_turn_that_never_says_it_left_counts_until_it_ends(self, time: VirtualTime) -> None:
-        turns = turns_of(time, limit=1)
+        limiter = turns_of(time, limit=1)
 
         def refused() -> None:
-            with turns.turn(NORMAL) as turn:
-                turn.wait(NEVER)
-                assert turn.take()
-                turn.begin(NEVER)
+            with limiter.permit(NORMAL) as permit:
+                permit.wait(NEVER)
+                assert permit.take()
+                permit.begin(NEVER)
                 time.sleep(3)
 
         record: list[tuple[float, str]] = []
-        time.run(refused, lambda: Mail(comes=0.1).sent(time, turns, record))
+        time.run(refused, lambda: Mail(comes=0.1).sent(time, limiter, record))
         assert record == [(4.0, "")]
 
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -126,15 +126,15 @@ class TestStrictness:
         """Never too many, everybody gets through, in finite time, and nothing stays behind."""
         time, rate = VirtualTime(), RateOptions(limit=limit, per=1.0)
         shared = Shared(time, limit)
-        turns = turns_of(time, shared if is_shared else rate)
+        limiter = turns_of(time, shared if is_shared else rate)
         crowd = [
             Mail("", comes / 4, lane, connecting / 4, before / 4 * (not is_shared), after / 4)
             for comes, connecting, before, after, lane in mails
         ]
-        gone = sent(time, turns, *crowd)
+        gone = sent(time, limiter, *crowd)
         assert len(gone) == len(crowd)
         assert is_within([at for at, _ in gone], limit, 1.0)
-        assert idle(turns)
+        assert idle(limiter)
         slowest = max(mail.connecting for mail in crowd) + max(mail.before + mail.after for mail in crowd)
         assert gone[-1][0] <= max(mail.comes for mail in crowd) + len(crowd) * (2.0 + 3 * slowest)
 
@@ -166,9 +166,9 @@ class TestOrder:
         assert [at for at, _ in gone] == [0.5, 0.5, 0.5, 2.0]
 
     def test_a_high_one_is_not_stopped_by_those_that_look_for_connections(self, time: VirtualTime) -> None:
-        turns = turns_of(time, limit=2)
+        limiter = turns_of(time, limit=2)
         bulk = [Mail(f"bulk {n}", connecting=0.9) for n in (1, 2)]
-        gone = sent(time, turns, *bulk, Mail("high", comes=0.1, lane=HIGH))
+        gone = sent(time, limiter, *bulk, Mail("high", comes=0.1, lane=HIGH))
         assert gone[0] == (0.1, "high")
         assert len(gone) == 3
         assert is_within([at for at, _ in gone], 2, 1.0)
@@ -176,51 +176,53 @@ class TestOrder:
 
 class TestWaiting:
     def test_the_deadline_names_the_rate(self, time: VirtualTime) -> None:
-        turns = turns_of(time, limit=1, per=60)
+        limiter = turns_of(time, limit=1, per=60)
         record: list[tuple[float, str]] = []
 
         def hurried() -> None:
             time.sleep(1)
             with pytest.raises(DeadlineExceeded, match=r"before the rate 1 per 60 s let it go") as caught:
-                Mail(deadline=Deadline.after(5, time)).sent(time, turns, record)
+                Mail(deadline=Deadline.after(5, time)).sent(time, limiter, record)
             assert time() == 6
             assert caught.value.server == "smtp.example.com:587"
             assert caught.value.stage is None  # nothing is said against the server
             assert not caught.value.outcome_unknown
 
-        time.run(lambda: Mail().sent(time, turns, record), hurried)
+        time.run(lambda: Mail().sent(time, limiter, record), hurried)
         assert len(record) == 1
-        assert idle(turns)
+        assert idle(limiter)
 
     def test_who_gives_up_makes_way(self, time: VirtualTime) -> None:
-        turns = turns_of(time, limit=1, per=10)
+        limiter = turns_of(time, limit=1, per=10)
         record: list[tuple[float, str]] = []
 
         def hurried() -> None:
             time.sleep(1)
             with pytest.raises(DeadlineExceeded):
-                Mail(deadline=Deadline.after(1, time)).sent(time, turns, record)
+                Mail(deadline=Deadline.after(1, time)).sent(time, limiter, record)
 
         patient = Mail("patient", comes=1.5)
-        time.run(lambda: Mail().sent(time, turns, record), hurried, lambda: patient.sent(time, turns, record))
+        time.run(
+            lambda: Mail().sent(time, limiter, record), hurried, lambda: patient.sent(time, limiter, record)
+        )
         assert record == [(0, ""), (10, "patient")]
 
     def test_the_time_spent_waiting_is_told(self, time: VirtualTime) -> None:
-        turns = turns_of(time, limit=1)
+        limiter = turns_of(time, limit=1)
         waited: list[float] = []
 
         def one() -> None:
-            with turns.turn(NORMAL) as turn:
-                turn.wait(NEVER)
-                turn.take()
-                waited.append(turn.waited)
+            with limiter.permit(NORMAL) as permit:
+                permit.wait(NEVER)
+                permit.take()
+                waited.append(permit.waited)
 
         time.run(one, one, one)
         assert sorted(waited) == [0, 1, 2]
 
     def test_a_turn_is_near_or_not(self, time: VirtualTime) -> None:
-        turns = turns_of(time, limit=1)
-        with turns.turn(NORMAL) as first, turns.turn(NORMAL) as second:
+        limiter = turns_of(time, limit=1)
+        with limiter.permit(NORMAL) as first, limiter.permit(NORMAL) as second:
             assert first.is_near
             assert first.is_near
             assert not second.is_near, "the first one will take it"
@@ -228,50 +230,50 @@ class TestWaiting:
             assert not second.is_near
 
     def test_an_interrupt_leaves_nothing_behind(self, time: VirtualTime) -> None:
-        turns = turns_of(time, limit=1)
+        limiter = turns_of(time, limit=1)
 
         def fail(*_: object) -> None:
             raise KeyboardInterrupt
 
-        with turns.turn(NORMAL) as turn:
-            turn.wait(NEVER)
-            assert turn.take()
-        turns.pause = fail
-        with pytest.raises(KeyboardInterrupt), turns.turn(NORMAL) as turn:
-            turn.wait(NEVER)
-        assert idle(turns)
+        with limiter.permit(NORMAL) as permit:
+            permit.wait(NEVER)
+            assert permit.take()
+        limiter.pause = fail
+        with pytest.raises(KeyboardInterrupt), limiter.permit(NORMAL) as permit:
+            permit.wait(NEVER)
+        assert idle(limiter)
 
     def test_further_transactions_take_permissions_of_their_own(self, time: VirtualTime) -> None:
-        turns, began = turns_of(time, limit=1), []
+        limiter, began = turns_of(time, limit=1), []
 
         def large() -> None:
-            with turns.turn(NORMAL) as turn:
-                turn.wait(NEVER)
-                assert turn.take()
+            with limiter.permit(NORMAL) as permit:
+                permit.wait(NEVER)
+                assert permit.take()
                 for _ in range(3):
-                    turn.begin(NEVER)
+                    permit.begin(NEVER)
                     began.append(time())
                     time.sleep(0.2)
-                    turn.left()
+                    permit.departed()
                     time.sleep(0.1)
                 with pytest.raises(DeadlineExceeded):
-                    turn.begin(Deadline.after(0.5, time))
+                    permit.begin(Deadline.after(0.5, time))
 
         time.run(large)
         assert began == pytest.approx([0, 1.2, 2.4])
-        assert idle(turns)
+        assert idle(limiter)
 
     def test_real_threads_and_a_real_clock(self) -> None:
-        turns = LimitedTurns(RateOptions(limit=2, per=0.05))
+        limiter = QueueingLimiter(RateOptions(limit=2, per=0.05))
         gone: list[float] = []
 
         def one() -> None:
-            with turns.turn(NORMAL) as turn:
+            with limiter.permit(NORMAL) as permit:
                 while True:
-                    turn.wait(NEVER)
-                    if turn.take():
+                    permit.wait(NEVER)
+                    if permit.take():
                         break
-                gone.append(turns.clock())
+                gone.append(limiter.clock())
 
         threads = [threading.Thread(target=one, daemon=True) for _ in range(12)]
         for thread in threads:
@@ -325,14 +327,14 @@ class TestSharedLimiter:
 
     def test_a_failure_is_the_errors_of_this_send_and_no_others(self, time: VirtualTime) -> None:
         answers: list[Callable[[], float]] = [lambda: 1 / 0, lambda: 0.0]
-        turns = turns_of(time, lambda: answers.pop(0)())
+        limiter = turns_of(time, lambda: answers.pop(0)())
         record: list[tuple[float, str]] = []
         with pytest.raises(RateUnavailable, match="ZeroDivisionError: division") as caught:
-            Mail().sent(time, turns, record)
+            Mail().sent(time, limiter, record)
         assert caught.value.is_transient
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
-        assert idle(turns)
-        assert sent(time, turns, Mail()) == [(0, "")]
+        assert idle(limiter)
+        assert sent(time, limiter, Mail()) == [(0, "")]
 
     @pytest.mark.parametrize("nonsense", [None, "1", float("nan"), float("inf"), True, object()])
     def test_what_is_no_number_of_seconds_is_an_error(self, time: VirtualTime, nonsense: Any) -> None:
@@ -348,25 +350,25 @@ class TestSharedLimiter:
             Mail().sent(time, turns_of(time, closed), [])
 
     def test_the_deadline_bounds_the_wait(self, time: VirtualTime) -> None:
-        turns = turns_of(time, lambda: 100.0)
+        limiter = turns_of(time, lambda: 100.0)
 
         def hurried() -> None:
             with pytest.raises(DeadlineExceeded, match="before the rate limiter let it go"):
-                Mail(deadline=Deadline.after(3, time)).sent(time, turns, [])
+                Mail(deadline=Deadline.after(3, time)).sent(time, limiter, [])
             assert time() == 3
 
         time.run(hurried)
 
     def test_it_is_not_asked_under_the_lock(self, time: VirtualTime) -> None:
-        turns: LimitedTurns
+        limiter: QueueingLimiter
 
         def limiter() -> float:
             free: list[bool] = []
 
             def look() -> None:
-                free.append(turns.line.lock.acquire(timeout=5))
+                free.append(limiter.queue.lock.acquire(timeout=5))
                 if free[0]:
-                    turns.line.lock.release()
+                    limiter.queue.lock.release()
 
             thread = threading.Thread(target=look)
             thread.start()
@@ -374,30 +376,30 @@ class TestSharedLimiter:
             assert free == [True]
             return 0.0
 
-        turns = turns_of(time, limiter)
-        assert sent(time, turns, Mail()) == [(0, "")]
+        limiter = turns_of(time, limiter)
+        assert sent(time, limiter, Mail()) == [(0, "")]
 
 
 def test_without_a_rate_nothing_waits() -> None:
-    with FreeTurns().turn(LOW) as turn:
-        assert turn.is_near
-        turn.wait(NEVER)
-        assert turn.take()
-        turn.begin(NEVER)
-        turn.left()
-        assert turn.waited == 0
+    with FreeLimiter().permit(LOW) as permit:
+        assert permit.is_near
+        permit.wait(NEVER)
+        assert permit.take()
+        permit.begin(NEVER)
+        permit.departed()
+        assert permit.waited == 0
 
 
 def test_a_forked_child_begins_anew_even_if_a_thread_of_its_parent_had_the_lock(time: VirtualTime) -> None:
-    turns = turns_of(time, limit=1, per=1000)
-    with turns.turn(NORMAL) as turn:
-        turn.wait(NEVER)
-        assert turn.take()
-        turn.left()
+    limiter = turns_of(time, limit=1, per=1000)
+    with limiter.permit(NORMAL) as permit:
+        permit.wait(NEVER)
+        assert permit.take()
+        permit.departed()
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with turns.line.lock:
+        with limiter.queue.lock:
             held.set()
             release.wait(20)
 
@@ -407,12 +409,12 @@ def test_a_forked_child_begins_anew_even_if_a_thread_of_its_parent_had_the_lock(
     pid = os.fork()
     if pid == 0:
         signal.alarm(10)
-        with turns.turn(NORMAL) as turn:
-            turn.wait(Deadline.after(0, time))
-            os._exit(0 if turn.take() else 1)
+        with limiter.permit(NORMAL) as permit:
+            permit.wait(Deadline.after(0, time))
+            os._exit(0 if permit.take() else 1)
     release.set()
     thread.join()
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
-    with turns.turn(NORMAL) as turn:
-        assert not turn.is_near, "the parent has not forgotten"
+    with limiter.permit(NORMAL) as permit:
+        assert not permit.is_near, "the parent has not forgotten"

@@ -10,7 +10,7 @@ from mailbridge.errors import (
     RecipientsRefused,
 )
 from mailbridge.smtp.flows.content import Pieces
-from mailbridge.smtp.flows.transaction import Delivered, Transaction, delivery
+from mailbridge.smtp.flows.transaction import Outcome, Transaction, transact
 from mailbridge.smtp.wire import WINDOW_BYTES, Wire
 from tests.unit.smtp.flows.dialogue import CUTS, Dialogue
 from tests.unit.smtp.flows.large import LARGE, ChunkServer, Parts
@@ -48,7 +48,7 @@ LAST = ENVELOPE + "    C: BDAT 5 LAST\n    C: .Hi\n"
 def test_two_flights_and_no_dot_is_stuffed(cut: str) -> None:
     """The envelope in one, content and its end in the other, in one write."""
     dialogue = Dialogue(LAST + "S: 250 2.0.0 queued", cut)
-    done: Delivered = dialogue.run(delivery(pipelining(), transaction()))
+    done: Outcome = dialogue.run(transact(pipelining(), transaction()))
     assert (done.accepted, done.rejected, done.response.text) == ((A, B), {}, "2.0.0 queued")
     assert dialogue.written[-1] == b"BDAT 5 LAST\r\n.Hi\r\n"
 
@@ -73,18 +73,18 @@ def test_rfc_3030_section_4_1() -> None:
         b"Subject: This is a bodyless test message\r\n",
         chunking=True,
     )
-    assert Dialogue(text).run(delivery(Wire(), wanted)).response.code == 250
+    assert Dialogue(text).run(transact(Wire(), wanted)).response.code == 250
 
 
 def test_content_without_a_byte() -> None:
     text = ENVELOPE + "C: BDAT 0 LAST\nS: 250 ok"
-    assert Dialogue(text).run(delivery(pipelining(), transaction(content=b""))).accepted == (A, B)
+    assert Dialogue(text).run(transact(pipelining(), transaction(content=b""))).accepted == (A, B)
 
 
 @pytest.mark.parametrize("cut", CUTS)
 def test_some_recipients_refused(cut: str) -> None:
     text = (LAST + "S: 250 ok").replace("S: 250 ok\n    C: BDAT", "S: 550 no\n    C: BDAT")
-    done = Dialogue(text, cut).run(delivery(pipelining(), transaction()))
+    done = Dialogue(text, cut).run(transact(pipelining(), transaction()))
     assert (done.accepted, list(done.rejected)) == ((A,), [B])
 
 
@@ -93,7 +93,7 @@ def test_no_byte_of_content_before_all_or_none_is_decided(cut: str) -> None:
     wire = pipelining()
     text = ENVELOPE.rpartition("S: 250 ok")[0] + "S: 550 no"
     with pytest.raises(RecipientsRefused):
-        Dialogue(text, cut).run(delivery(wire, transaction(all_or_none=True)))
+        Dialogue(text, cut).run(transact(wire, transaction(all_or_none=True)))
     assert wire.is_quiet
 
 
@@ -117,14 +117,14 @@ def test_ends_after_the_last_chunk(
 ) -> None:
     wire = pipelining()
     with pytest.raises(MailbridgeError) as caught:
-        Dialogue(LAST + end, cut).run(delivery(wire, transaction()))
+        Dialogue(LAST + end, cut).run(transact(wire, transaction()))
     assert (type(caught.value), caught.value.stage) == (kind, stage)
     assert (wire.is_in_doubt, wire.is_quiet) == (in_doubt, is_quiet)
 
 
 def test_an_empty_line_before_the_content_is_nothing() -> None:
     text = LAST.replace("    C: BDAT", "    ...\n    S: \n    C: BDAT") + "S: 250 ok"
-    assert Dialogue(text).run(delivery(pipelining(), transaction())).accepted == (A, B)
+    assert Dialogue(text).run(transact(pipelining(), transaction())).accepted == (A, B)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_said_before_the_content(said: str, kind: type[MailbridgeError]) -> None
     """An answer to nothing: no byte of the message goes out."""
     wire = pipelining()
     with pytest.raises(kind):
-        Dialogue(ENVELOPE + "...\n" + said).run(delivery(wire, transaction()))
+        Dialogue(ENVELOPE + "...\n" + said).run(transact(wire, transaction()))
     assert (wire.is_in_doubt, wire.is_quiet) == (False, False)
 
 
@@ -153,7 +153,7 @@ def test_said_before_the_content(said: str, kind: type[MailbridgeError]) -> None
 def test_large_content_in_chunks(window: int, step: int | None, eager: bool) -> None:
     server = ChunkServer(eager=eager)
     content = LARGE if step is None else Parts(LARGE, step)
-    done = server.run(delivery(Wire(window=window), transaction(content=content)))
+    done = server.run(transact(Wire(window=window), transaction(content=content)))
     assert done.accepted == (A, B)
     assert bytes(server.content) == LARGE
     assert [last for _, last in server.chunks] == [False] * (len(server.chunks) - 1) + [True]
@@ -180,7 +180,7 @@ def test_a_refused_chunk_stops_the_rest(
     refusals = dict.fromkeys(range(number + 1, 20), "503 5.5.1 no")
     server = ChunkServer({number: answer} | refusals, eager=eager)
     with pytest.raises(kind) as caught:
-        server.run(delivery(wire, transaction(content=Parts(LARGE, 200_000))))
+        server.run(transact(wire, transaction(content=Parts(LARGE, 200_000))))
     assert caught.value.stage == "content"
     assert caught.value.reply is not None
     assert str(caught.value.reply) == answer
@@ -195,5 +195,5 @@ def test_a_refused_chunk_stops_the_rest(
 def test_silence_in_the_middle_is_no_commit() -> None:
     wire = pipelining()
     with pytest.raises(ConnectionLost):
-        ChunkServer({3: ""}, eager=False).run(delivery(wire, transaction(content=Parts(LARGE, 200_000))))
+        ChunkServer({3: ""}, eager=False).run(transact(wire, transaction(content=Parts(LARGE, 200_000))))
     assert not wire.is_in_doubt

@@ -9,7 +9,7 @@ from mailbridge.errors import (
     ProtocolViolation,
     RecipientsRefused,
 )
-from mailbridge.smtp.flows.transaction import Delivered, Transaction, delivery
+from mailbridge.smtp.flows.transaction import Outcome, Transaction, transact
 from mailbridge.smtp.wire import WINDOW_BYTES, Wire
 from tests.unit.smtp.flows.dialogue import CUTS, Dialogue
 
@@ -56,7 +56,7 @@ WAYS = pytest.mark.parametrize(
 def test_each_recipient_has_an_answer(start: object, chunking: bool, cut: str) -> None:
     text = start(*ALL) + "S: 250 2.1.5 <a> saved\nS: 452 4.2.2 <b> is over quota\nS: 250 ok"  # type: ignore[operator]
     wire = pipelining()
-    done: Delivered = Dialogue(text, cut).run(_quietly(wire, transaction(chunking=chunking)))
+    done: Outcome = Dialogue(text, cut).run(_quietly(wire, transaction(chunking=chunking)))
     assert done.accepted == (A, C)
     assert {address: str(reply) for address, reply in done.rejected.items()} == {
         B: "452 4.2.2 <b> is over quota"
@@ -65,8 +65,8 @@ def test_each_recipient_has_an_answer(start: object, chunking: bool, cut: str) -
     assert str(done.response) == "250 2.1.5 <a> saved"
 
 
-async def _quietly(wire: Wire, wanted: Transaction) -> Delivered:
-    done = await delivery(wire, wanted)
+async def _quietly(wire: Wire, wanted: Transaction) -> Outcome:
+    done = await transact(wire, wanted)
     assert wire.is_quiet
     assert not wire.is_in_doubt
     return done
@@ -105,7 +105,7 @@ def test_refused_for_everybody_after_the_content(start: object, chunking: bool, 
     wire = pipelining()
     text = start("250 ok", "550 nobody", "250 ok") + "S: 452 full\nS: 554 never"  # type: ignore[operator]
     with pytest.raises(RecipientsRefused) as caught:
-        Dialogue(text, cut).run(delivery(wire, transaction(chunking=chunking)))
+        Dialogue(text, cut).run(transact(wire, transaction(chunking=chunking)))
     assert caught.value.stage == "final"
     assert {address: reply.code for address, reply in caught.value.rejected.items()} == {
         A: 452,
@@ -144,7 +144,7 @@ def test_the_session_ends_between_the_answers(
     """What was answered is known, and said; the rest is in doubt."""
     wire, dialogue = pipelining(), Dialogue(start(*ALL) + end, cut)  # type: ignore[operator]
     with pytest.raises(kind) as caught:
-        dialogue.run(delivery(wire, transaction(chunking=chunking)))
+        dialogue.run(transact(wire, transaction(chunking=chunking)))
     assert wire.is_in_doubt
     assert caught.value.stage == "final"
     assert caught.value.accepted == accepted
@@ -154,7 +154,7 @@ def test_the_session_ends_between_the_answers(
 def test_an_answer_too_many_ends_the_session() -> None:
     wire = pipelining()
     text = with_data(*ALL) + "S: 250 a\nS: 250 b\nS: 250 c\nS: 250 d"
-    assert Dialogue(text).run(delivery(wire, transaction())).accepted == (A, B, C)
+    assert Dialogue(text).run(transact(wire, transaction())).accepted == (A, B, C)
     assert (wire.is_quiet, wire.is_in_doubt) == (False, False)
 
 
@@ -162,7 +162,7 @@ def test_a_good_bye_is_the_last_recipients_answer() -> None:
     """All is known of the message; only the session is over."""
     wire = pipelining()
     text = with_data(*ALL) + "S: 250 a\nS: 250 b\nS: 421 4.3.2 bye"
-    done = Dialogue(text).run(delivery(wire, transaction()))
+    done = Dialogue(text).run(transact(wire, transaction()))
     assert (done.accepted, list(done.rejected)) == ((A, B), [C])
     assert (wire.is_quiet, wire.is_in_doubt) == (False, False)
 
@@ -172,7 +172,7 @@ def test_354_without_a_recipient_ends_the_session() -> None:
     wire = pipelining()
     text = with_data("550 no", "550 no", "550 no").partition("C: ..Hi")[0]
     with pytest.raises(RecipientsRefused) as caught:
-        Dialogue(text).run(delivery(wire, transaction()))
+        Dialogue(text).run(transact(wire, transaction()))
     assert caught.value.stage == "rcpt_to"
     assert not wire.is_quiet
 
@@ -182,7 +182,7 @@ def test_refused_before_the_dot(cut: str) -> None:
     wire = pipelining()
     text = with_data(*ALL).partition("C: ..Hi")[0] + "...\nS: 552 5.3.4 too big"
     with pytest.raises(MessageRefused) as caught:
-        Dialogue(text, cut).run(delivery(wire, transaction()))
+        Dialogue(text, cut).run(transact(wire, transaction()))
     assert caught.value.stage == "content"
     assert (wire.is_quiet, wire.is_in_doubt) == (False, False)
 
@@ -198,5 +198,5 @@ def test_all_or_none_holds_as_far_as_rcpt() -> None:
         S: 450 no
     """
     with pytest.raises(RecipientsRefused):
-        Dialogue(text).run(delivery(wire, transaction(A, B, all_or_none=True)))
+        Dialogue(text).run(transact(wire, transaction(A, B, all_or_none=True)))
     assert wire.is_quiet

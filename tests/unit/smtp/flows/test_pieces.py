@@ -11,7 +11,7 @@ from mailbridge.errors import InvalidMessage, MessageRefused, RecipientsRefused
 from mailbridge.rendering.lines import canonical
 from mailbridge.smtp.dot_stuffing import dot_stuffed
 from mailbridge.smtp.flows.steps import Step, Transfer, WriteContent
-from mailbridge.smtp.flows.transaction import Transaction, delivery
+from mailbridge.smtp.flows.transaction import Transaction, transact
 from mailbridge.smtp.wire import WINDOW_BYTES, Wire
 from tests.unit.smtp.flows.large import LARGE, ChunkServer, DataServer, Parts
 
@@ -31,7 +31,7 @@ def transaction(content: object, **more: object) -> Transaction:
 def test_dots_are_stuffed_wherever_pieces_end(step: int | None) -> None:
     content = CLEAN if step != 1 else CLEAN[:5000] + b"\r\n"
     server = DataServer()
-    server.run(delivery(pipelining(), transaction(content if step is None else Parts(content, step))))
+    server.run(transact(pipelining(), transaction(content if step is None else Parts(content, step))))
     assert bytes(server.raw) == dot_stuffed(content) + b".\r\n"
     assert server.sizes[-1] <= 16 * 1024 + 3, "what may leave the outcome in doubt is one short write"
 
@@ -40,17 +40,17 @@ def test_dots_are_stuffed_wherever_pieces_end(step: int | None) -> None:
 def test_any_content_in_any_pieces(parts: list[bytes], step: int) -> None:
     content = canonical(b"".join(parts))
     server = DataServer()
-    server.run(delivery(pipelining(), transaction(Parts(content, step))))
+    server.run(transact(pipelining(), transaction(Parts(content, step))))
     assert bytes(server.raw) == dot_stuffed(content) + b".\r\n"
 
 
 def test_memory_holds_some_pieces_and_not_the_message() -> None:
     """The largest write is a piece, not the content; small pieces are joined."""
     server = DataServer()
-    server.run(delivery(pipelining(), transaction(Parts(CLEAN, 1000))))
+    server.run(transact(pipelining(), transaction(Parts(CLEAN, 1000))))
     assert 64 * 1024 <= max(server.sizes) < 128 * 1024
     server = DataServer()
-    server.run(delivery(pipelining(), transaction(LARGE + b"\r\n")))
+    server.run(transact(pipelining(), transaction(LARGE + b"\r\n")))
     assert max(server.sizes) < 2 * 1024 * 1024
 
 
@@ -72,7 +72,7 @@ def test_content_that_is_not_as_announced_is_never_committed(
     wire = pipelining()
     server = ChunkServer(eager=False) if chunking else DataServer()
     with pytest.raises(InvalidMessage, match=problem):
-        server.run(delivery(wire, transaction(content, chunking=chunking)))
+        server.run(transact(wire, transaction(content, chunking=chunking)))
     assert not wire.is_in_doubt
     assert not server.is_committed
     assert chunking or not wire.is_quiet, "content has begun: the session can't be used again"
@@ -85,7 +85,7 @@ def test_progress(chunking: bool) -> None:
     content = Parts(CLEAN, 65_536)
     server = ChunkServer(eager=False) if chunking else DataServer()
     wanted = transaction(content, chunking=chunking, progress=lambda *so_far: told.append(so_far))
-    server.run(delivery(pipelining(), wanted))
+    server.run(transact(pipelining(), wanted))
     assert told[0] == (0, len(CLEAN))
     assert len(told) > 10
     assert told == sorted(set(told))
@@ -102,7 +102,7 @@ def test_what_progress_raises_ends_the_message_before_its_commit(least: int, chu
     wire = pipelining()
     server = ChunkServer(eager=False) if chunking else DataServer()
     with pytest.raises(KeyError):
-        server.run(delivery(wire, transaction(CLEAN * 3, chunking=chunking, progress=refuse)))
+        server.run(transact(wire, transaction(CLEAN * 3, chunking=chunking, progress=refuse)))
     assert not wire.is_in_doubt
     assert not server.is_committed
 
@@ -118,7 +118,7 @@ def test_a_refusal_in_the_middle_stops_the_reading_too() -> None:
     wire, content = pipelining(), Parts(CLEAN, 65_536)
     server = Refusing()
     with pytest.raises(MessageRefused) as caught:
-        server.run(delivery(wire, transaction(content)))
+        server.run(transact(wire, transaction(content)))
     assert (caught.value.stage, caught.value.smtp_code) == ("content", 552)
     assert not server.is_committed
     assert not wire.is_quiet
@@ -134,7 +134,7 @@ def test_the_time_limit_begins_anew_with_every_32_megabytes() -> None:
             return super()._perform(step)
 
     server = Timed()
-    server.run(delivery(pipelining(), transaction(Parts(bytes((70 << 20) - 2) + b"\r\n", 1 << 20))))
+    server.run(transact(pipelining(), transaction(Parts(bytes((70 << 20) - 2) + b"\r\n", 1 << 20))))
     assert server.starts == [0, 32 << 20, 64 << 20, (70 << 20) - 16 * 1024 + 3]
 
 
@@ -156,4 +156,4 @@ def test_nothing_is_even_read_before_a_recipient_is_accepted(window: int, chunki
             return super()._perform(step)
 
     with pytest.raises(RecipientsRefused):
-        Refusing().run(delivery(Wire(window=window), transaction(Unread(), chunking=chunking)))
+        Refusing().run(transact(Wire(window=window), transaction(Unread(), chunking=chunking)))

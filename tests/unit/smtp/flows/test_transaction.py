@@ -11,7 +11,7 @@ from mailbridge.errors import (
     SenderRefused,
 )
 from mailbridge.smtp.flows.steps import ReadPiece, Step, Transfer, WriteContent
-from mailbridge.smtp.flows.transaction import Delivered, Transaction, delivery
+from mailbridge.smtp.flows.transaction import Outcome, Transaction, transact
 from mailbridge.smtp.wire import WINDOW_BYTES, Wire
 from tests.unit.smtp.flows.dialogue import CUTS, Dialogue
 
@@ -52,7 +52,7 @@ ACCEPTED = f"""
 
 @pytest.mark.parametrize("cut", CUTS)
 def test_two_flights_with_pipelining(cut: str) -> None:
-    done: Delivered = Dialogue(ACCEPTED, cut).run(delivery(pipelining(), transaction(A, B)))
+    done: Outcome = Dialogue(ACCEPTED, cut).run(transact(pipelining(), transaction(A, B)))
     assert (done.accepted, done.rejected, done.response.code) == ((A, B), {}, 250)
 
 
@@ -69,12 +69,12 @@ def test_one_command_at_a_time_without(cut: str) -> None:
         C: .
         S: 250 ok
     """
-    assert Dialogue(text, cut).run(delivery(Wire(), transaction())).accepted == (A,)
+    assert Dialogue(text, cut).run(transact(Wire(), transaction())).accepted == (A,)
 
 
 def test_dots_are_stuffed() -> None:
     text = ACCEPTED.replace("C: Hi", "C: ..\n    C: ..x\n    C: y.")
-    Dialogue(text).run(delivery(pipelining(), transaction(A, B, content=b".\r\n.x\r\ny.\r\n")))
+    Dialogue(text).run(transact(pipelining(), transaction(A, B, content=b".\r\n.x\r\ny.\r\n")))
 
 
 def test_parameters_stand_behind_the_sender() -> None:
@@ -85,7 +85,7 @@ def test_parameters_stand_behind_the_sender() -> None:
         f"    C: RCPT TO:<{B}>\n", ""
     )
     text = text.replace("S: 250 ok\n", "", 1).replace("    \n", "")
-    Dialogue(text).run(delivery(pipelining(), wanted))
+    Dialogue(text).run(transact(pipelining(), wanted))
 
 
 def test_parameters_of_recipients_stand_behind_them() -> None:
@@ -97,14 +97,14 @@ def test_parameters_of_recipients_stand_behind_them() -> None:
         content=b"Hi\r\n",
     )
     text = ACCEPTED.replace(f"<{B}>", f"<{B}> NOTIFY=NEVER ORCPT=rfc822;b@y.example")
-    Dialogue(text).run(delivery(pipelining(), wanted))
+    Dialogue(text).run(transact(pipelining(), wanted))
 
 
 def test_a_failed_transaction_before_is_reset_in_the_same_flight() -> None:
     text = ACCEPTED.replace("C: MAIL", "C: RSET\n    C: MAIL", 1).replace(
         "S: 250 ok", "S: 250 reset\n    S: 250 ok", 1
     )
-    Dialogue(text).run(delivery(pipelining(), transaction(A, B, resets_first=True)))
+    Dialogue(text).run(transact(pipelining(), transaction(A, B, resets_first=True)))
 
 
 REFUSED_RSET = {
@@ -137,7 +137,7 @@ def test_a_refused_rset_is_no_place_to_go_on_from(case: str, cut: str) -> None:
     wire = Wire() if case == "one command at a time" else pipelining()
     dialogue = Dialogue(REFUSED_RSET[case], cut)
     with pytest.raises(ConnectionLost) as caught:
-        dialogue.run(delivery(wire, transaction(B, resets_first=True)))
+        dialogue.run(transact(wire, transaction(B, resets_first=True)))
     assert (caught.value.stage, len(dialogue.written), wire.is_in_doubt) == ("rset", 1, False)
     assert not wire.is_quiet
 
@@ -146,7 +146,7 @@ def test_thousands_of_recipients_go_out_in_windows() -> None:
     """Never more than the window unanswered, or both sides would wait for the other to read."""
     recipients = [f"user{n}@y.example" for n in range(3000)]
     server = CountingServer()
-    done = server.run(delivery(pipelining(), transaction(*recipients)))
+    done = server.run(transact(pipelining(), transaction(*recipients)))
     assert len(done.accepted) == 3000
     assert server.flights > 10
 
@@ -175,7 +175,7 @@ class CountingServer(Dialogue):
 @pytest.mark.parametrize("cut", CUTS)
 def test_some_recipients_refused(cut: str) -> None:
     text = ACCEPTED.replace("S: 250 ok\n    S: 354", "S: 550 5.1.1 nobody\n    S: 354")
-    done: Delivered = Dialogue(text, cut).run(delivery(pipelining(), transaction(A, B)))
+    done: Outcome = Dialogue(text, cut).run(transact(pipelining(), transaction(A, B)))
     assert done.accepted == (A,)
     assert {address: reply.code for address, reply in done.rejected.items()} == {B: 550}
 
@@ -195,7 +195,7 @@ REFUSED_ALL = f"""
 def test_all_recipients_refused(cut: str) -> None:
     wire = pipelining()
     with pytest.raises(RecipientsRefused) as caught:
-        Dialogue(REFUSED_ALL + "S: 554 5.5.1 no valid recipients", cut).run(delivery(wire, transaction(A, B)))
+        Dialogue(REFUSED_ALL + "S: 554 5.5.1 no valid recipients", cut).run(transact(wire, transaction(A, B)))
     assert {address: reply.code for address, reply in caught.value.rejected.items()} == {A: 550, B: 450}
     assert caught.value.is_transient
     assert wire.is_quiet
@@ -207,7 +207,7 @@ def test_354_without_a_recipient_is_answered_with_a_lone_dot(cut: str) -> None:
     wire = pipelining()
     with pytest.raises(RecipientsRefused):
         Dialogue(REFUSED_ALL + "S: 354 go\nC: .\nS: 554 5.5.1 no valid recipients", cut).run(
-            delivery(wire, transaction(A, B))
+            transact(wire, transaction(A, B))
         )
     assert wire.is_quiet
 
@@ -215,7 +215,7 @@ def test_354_without_a_recipient_is_answered_with_a_lone_dot(cut: str) -> None:
 def test_a_refusal_counts_more_than_the_end_of_file_behind_it() -> None:
     wire = pipelining()
     with pytest.raises(RecipientsRefused):
-        Dialogue(REFUSED_ALL + "S: <eof>").run(delivery(wire, transaction(A, B)))
+        Dialogue(REFUSED_ALL + "S: <eof>").run(transact(wire, transaction(A, B)))
     assert not wire.is_quiet
 
 
@@ -232,7 +232,7 @@ def test_sender_refused_with_pipelining(cut: str) -> None:
     """
     wire = pipelining()
     with pytest.raises(SenderRefused) as caught:
-        Dialogue(text, cut).run(delivery(wire, transaction()))
+        Dialogue(text, cut).run(transact(wire, transaction()))
     assert (caught.value.sender, caught.value.smtp_code) == ("me@x.example", 550)
     assert wire.is_quiet
 
@@ -240,7 +240,7 @@ def test_sender_refused_with_pipelining(cut: str) -> None:
 def test_sender_refused_without_pipelining_ends_the_flight() -> None:
     wire = Wire()
     with pytest.raises(SenderRefused):
-        Dialogue("C: MAIL FROM:<me@x.example>\nS: 550 no").run(delivery(wire, transaction()))
+        Dialogue("C: MAIL FROM:<me@x.example>\nS: 550 no").run(transact(wire, transaction()))
     assert wire.is_quiet
 
 
@@ -249,7 +249,7 @@ def test_354_after_a_refused_sender_never_gets_a_dot() -> None:
     text = f"C: MAIL FROM:<me@x.example>\nC: RCPT TO:<{A}>\nC: DATA\nS: 503 nested\nS: 250 ok\nS: 354 go"
     wire = pipelining()
     with pytest.raises(SenderRefused):
-        Dialogue(text).run(delivery(wire, transaction()))
+        Dialogue(text).run(transact(wire, transaction()))
     assert not wire.is_quiet
 
 
@@ -265,14 +265,14 @@ ALL_OR_NONE = f"""
 def test_all_or_none_waits_for_the_recipients_before_data() -> None:
     wire = pipelining()
     with pytest.raises(RecipientsRefused) as caught:
-        Dialogue(ALL_OR_NONE + "S: 550 no").run(delivery(wire, transaction(A, B, all_or_none=True)))
+        Dialogue(ALL_OR_NONE + "S: 550 no").run(transact(wire, transaction(A, B, all_or_none=True)))
     assert list(caught.value.rejected) == [B]
     assert wire.is_quiet
 
 
 def test_all_or_none_with_all() -> None:
     text = ALL_OR_NONE + "S: 250 ok\nC: DATA\nS: 354 go\nC: Hi\nC: .\nS: 250 ok"
-    assert Dialogue(text).run(delivery(pipelining(), transaction(A, B, all_or_none=True))).accepted == (A, B)
+    assert Dialogue(text).run(transact(pipelining(), transaction(A, B, all_or_none=True))).accepted == (A, B)
 
 
 BEFORE_DATA_REPLY = f"C: MAIL FROM:<me@x.example>\nC: RCPT TO:<{A}>\nC: DATA\nS: 250 ok\nS: 250 ok\n"
@@ -344,7 +344,7 @@ def _ends(text: str, kind: type[MailbridgeError], stage: str, in_doubt: bool, cu
     wire = Wire(window=WINDOW_BYTES)
     dialogue = Dialogue(text, cut)
     with pytest.raises(MailbridgeError) as caught:
-        dialogue.run(delivery(wire, transaction()))
+        dialogue.run(transact(wire, transaction()))
     assert (type(caught.value), caught.value.stage) == (kind, stage)
     assert wire.is_in_doubt == in_doubt
 
@@ -357,5 +357,5 @@ def test_a_sent_message_stays_sent_whatever_follows() -> None:
 
 
 async def _sent_and_quiet(wire: Wire) -> tuple[int, bool]:
-    done = await delivery(wire, transaction())
+    done = await transact(wire, transaction())
     return done.response.code, wire.is_quiet
