@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mailbridge.errors import MailbridgeError
     from mailbridge.results import SendResult
 
-ROOT = "mailbridge"
 
 _in_this_thread = threading.local()
 

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""`Reply`, what a server answered, and `printable`, which makes foreign text safe to show."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,6 @@
-"""What came of a send or a check: plain frozen values, picklable and deep-copyable.
+"""`SendResult`: what came of a send. A plain frozen value, picklable and deep-copyable.
 
-Nothing here parses or decides; `protocol.replies` makes replies from bytes, `connection` and
-`mailer` make results.
+Nothing here parses or decides: `client.connection` and `mailer` make results.
 """
 
 from collections.abc import Mapping

@@ -1,12 +1,9 @@
-"""From a Flask `Message` to the core's, which makes the MIME structure, and to bytes.
+"""From a Flask `Message` to the core's, which makes the MIME structure, and to bytes and an envelope.
 
-What Flask-Mail has and the core's message does not (other charsets and alternatives, further fields of
-an attachment) is added to that structure here. Nothing here sends, and no message is changed.
-
-What a message wishes of the server: `envelope_options`, Flask-Mail's `mail_options`, `rcpt_options`.
-
-Those are ESMTP parameters as they are written; what they mean is told to the core, which checks what the
-server offers and writes them itself. Nothing here sends.
+What Flask-Mail has and the core's message does not (other charsets and alternatives, further fields of an
+attachment) is added to that structure here. Delivery options come from `envelope_options` and from
+Flask-Mail's `mail_options` and `rcpt_options`, which are ESMTP parameters as they are written; the core
+checks what the server offers and writes them itself. Nothing here sends, and no message is changed.
 """
 
 import unicodedata

@@ -28,7 +28,7 @@ from mailbridge import (
 from mailbridge.cli.oauth2 import add_authorize
 from mailbridge.cli.serve import add_serve
 from mailbridge.config.services import all_services
-from mailbridge.logs import ROOT
+from mailbridge.config.values import ROOT
 
 URL_VARIABLE = "MAILBRIDGE_URL"
 _COLOURS = {"ok": "32", "failed": "31", "skipped": "2"}

@@ -1,11 +1,7 @@
-"""A stream with its wire and driver: runs flows, and knows whether the session may be used again.
+"""Runs flows on one blocking stream, and ends the connection when the two sides may be out of step.
 
-What is said belongs to the flows, when it is said to `connection`. Any failure that may have left
-the two sides out of step ends the connection here, at once and for all.
-
-Runs flows on a blocking stream: performs each step they await, under its time limit.
-
-Knows bytes, time limits and end-of-file; what the bytes mean is the flows' business.
+A driver performs each step that a flow awaits, under its time limit. It knows bytes, time limits and
+end-of-file; what the bytes mean is the flows' business, and when something is said that of `connection`.
 """
 
 import ssl
@@ -136,9 +132,6 @@ def complete(error: BaseException, config: SMTPConfig) -> None:
         has_sent_header = config.proxy_protocol is not None and is_new
         login_hint = config.service.hint if config.service is not None else ""
         error.hint = hint_for(error, config.port, has_sent_header=has_sent_header, login_hint=login_hint)
-
-
-R = TypeVar("R")
 
 
 class Driver:

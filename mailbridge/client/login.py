@@ -1,6 +1,6 @@
-"""One login on an open session: with a password, or with an access token that may need renewing.
+"""One login on an open connection: with a password, or with an access token that may need to be renewed.
 
-Who logs in, by which mechanisms, and whether the channel is safe enough for it.
+Decides who logs in, with what, by which mechanisms, and whether the channel is safe enough for it.
 """
 
 import copy

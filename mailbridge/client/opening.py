@@ -1,7 +1,7 @@
-"""How a session comes to be: dial, PROXY header, TLS as `security` says, greeting, EHLO, STARTTLS.
+"""How a connection is opened: dial, PROXY header, TLS as `security` says, greeting, EHLO, STARTTLS.
 
-Neither logs in nor sends. What was found is kept as it is found, so that a check of the
-configuration can tell how far it got.
+Neither logs in nor sends. Each finding is kept as it is made, so that a check of the configuration can tell
+how far it got.
 """
 
 import socket

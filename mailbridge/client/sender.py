@@ -1,6 +1,6 @@
-"""One message on an open session: as many transactions as its recipients need, and what came of them.
+"""One message on an open connection: as many transactions as its recipients need, and what came of them.
 
-Neither opens nor closes the session, and tries nothing again that may have been accepted.
+Neither opens nor closes the connection, and tries nothing again that may have been accepted.
 """
 
 from collections.abc import Sequence

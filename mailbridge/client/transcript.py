@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Literal
 
-from mailbridge.logs import ROOT, Log
+from mailbridge.config.values import ROOT
+from mailbridge.logs import Log
 from mailbridge.reply import printable
 
 _ANY_SERVER = Log(ROOT, "")

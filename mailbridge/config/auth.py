@@ -14,13 +14,13 @@ from mailbridge.config.oauth2 import OAuth2Options, parse_oauth2
 from mailbridge.config.values import as_secret, as_text, invalid
 from mailbridge.errors import ConfigurationError
 from mailbridge.smtp.sasl.registry import (
-    _LIBRARIES,
     EXTRAS,
+    LIBRARIES,
     WITH_TOKEN,
     WITHOUT_PASSWORD,
-    _registered,
     custom,
     is_installed,
+    registered,
 )
 
 
@@ -55,11 +55,11 @@ def may_lack_password(names: tuple[str, ...]) -> bool:
 
 def _require_built_in(name: str) -> None:
     if name not in EXTRAS:
-        known = ", ".join([*EXTRAS, *_registered])
+        known = ", ".join([*EXTRAS, *registered])
         raise invalid("auth", f"must be auto or name some of {known}")
     if not is_installed(name):
         raise ConfigurationError(
-            f"The SASL mechanism {name} needs {_LIBRARIES[EXTRAS[name]]}",
+            f"The SASL mechanism {name} needs {LIBRARIES[EXTRAS[name]]}",
             stage="config",
             hint=f"Install the extra: mailbridge-smtp[{EXTRAS[name]}].",
         )

@@ -1,8 +1,6 @@
-"""The groups of options that nest in `SMTPConfig`: tls, timeouts, pool, retry.
+"""The groups of options that nest in `SMTPConfig`: tls, timeouts, pool, retry, and rate.
 
 Each is a frozen value with its own validation. Nothing here opens a file or a socket.
-
-The option `rate`: how many messages may leave in a time, or who is asked for permission.
 """
 
 import ssl

@@ -6,7 +6,7 @@ message goes to that of `routing`.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mailbridge.config.auth import parse_credentials, parse_mechanisms, require_fit
 from mailbridge.config.defaults import MessageDefaults
@@ -27,9 +27,9 @@ from mailbridge.config.groups import (
     parse_timeouts,
 )
 from mailbridge.config.services import with_service
-from mailbridge.config.smtp_config import Options, ServerOptions
 from mailbridge.config.urls import options_of_url
 from mailbridge.config.values import (
+    ROOT,
     as_choice,
     as_switch,
     as_words,
@@ -39,10 +39,6 @@ from mailbridge.config.values import (
     unknown_option,
 )
 from mailbridge.errors import ConfigurationError
-from mailbridge.logs import ROOT
-
-if TYPE_CHECKING:
-    from mailbridge.config.smtp_config import SMTPConfig
 
 #: From what stands for a server (options, a URL, a configuration) to its configuration.
 Build = Callable[[object], "SMTPConfig"]

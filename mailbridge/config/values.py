@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""One value of an option: read, checked, or refused with an error that names the option."""
 
 import logging
 from collections.abc import Mapping
@@ -10,8 +10,10 @@ from math import isfinite
 from typing import TypeVar
 
 from mailbridge.errors import ConfigurationError
-from mailbridge.logs import ROOT
 from mailbridge.secret import Secret, shown_name
+
+#: The logger that the option `logger` names by default; all others are beneath it.
+ROOT = "mailbridge"
 
 
 def invalid(name: str, problem: str) -> ConfigurationError:

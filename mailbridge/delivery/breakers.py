@@ -1,14 +1,12 @@
-"""Keeps messages from waiting for a server that fails, and finds out when it works again.
+"""Circuit breakers: for a server that fails, and for credentials that a server refused.
 
-One per server. It counts what `failover` calls failing, nothing else, and never refuses a message: a
-server that is passed over is asked last. There is no thread that looks after it: after the cool-down the
-next message that comes by is the probe, alone, and within a time limit of its own.
+`ServerBreaker` counts the failures that `verdicts` names, and never refuses a message: a server that is
+passed over is asked last. No thread watches it: after the cool-down the next message is the probe, alone and
+within a time limit of its own.
 
-Keeps refused credentials from being tried again and again.
-
-A login that the server refused for good (535) would be refused for every waiting message too, and
-many servers lock accounts or addresses that try. So the refusal is remembered for a while, and
-until credentials have worked once, one login at a time is tried while the others wait for it.
+`LoginBreaker` remembers a final refusal of a login (535) for a while: every waiting message would be refused
+too, and many servers lock accounts or addresses that try on. Until credentials have worked once, one login
+at a time is tried while the others wait for it.
 """
 
 import copy

@@ -1,32 +1,26 @@
-"""What an error says of its server, and whether another server should get the message. Pure.
+"""What follows from an error of one server. Pure: it decides, and others act.
 
-The one place where this is decided. Two questions, since they have different answers:
+* May the message go to another server? Only if it is known not to be sent, and only if the server, or the
+  way to it, is what failed. A refused sender, recipient or content is final: asking other servers until
+  one accepts is what spammers do.
+* Does it count against the server? A server that fails often enough is passed over for a while. A refusal
+  never counts: a server that refuses a message works.
+* Is the message tried again, and after how long? The replay on a stale connection is no retry and is always
+  on; see `is_stale`.
+* Does the server ask for less? Then the pool has fewer connections for a while. Only an answer about this
+  client or about the server as a whole counts, never one about a recipient (x.1.x and x.2.x of RFC 3463), a
+  message, or the age of an idle connection. What cannot be told apart from greylisting (RFC 6647) counts as
+  greylisting: 450 and 451 without an enhanced code, or with x.7.x to RCPT.
 
-* May the message go to another server? Only if it is known not to be sent, and only if the other server
-  may well answer otherwise: then what failed is the server, or the way to it. A refused sender,
-  recipient or content is refused; asking elsewhere until somebody takes it is what spammers do.
-* Does it speak against the server? Then it is passed over for a while, once that happens often enough.
-  A refusal never does: a server that says no is well.
-
-Whether a failed send is tried again, and after how long. Pure: it decides, the mailer acts.
-
-The replay of a stale session is not a retry and is always on; see `is_stale`.
-
-Which answers of a server mean "less of this, please": the pool has fewer sessions for a while then.
-
-Only what is about this client or the server as a whole counts, never what is about one recipient (x.1.x
-and x.2.x of RFC 3463), one message, or the age of an idle session. What can't be told apart from greylisting
-(RFC 6647) counts as that: 450 and 451 without an enhanced code, or with x.7.x to RCPT.
-
-* 421 counts: the server ends the session (RFC 5321 section 3.8). Not with x.4.2, bad connection, or without
-  an enhanced code in place of the answer on a session that was kept: that is how idle ones are ended.
-* 432 counts: too many sessions at once, says Microsoft 365. Not with x.7.12: a password has to be moved
-  (RFC 4954 section 6).
-* 454 counts: a temporary failure of authentication (RFC 4954 section 6), which is what Gmail says to too many
-  logins; within a transaction, Amazon SES for a rate exceeded. Not to STARTTLS: no TLS just now (RFC 3207).
-* 450, 451 and 452 count with x.3.2, the system does not accept messages, and x.4.5, congestion (RFC 3463);
-  and, but to RCPT, with x.7.0 and x.7.1 (Postfix, of one client; Gmail), x.7.28 (mail flood, says the
-  registry of RFC 5248), and x.7.500 and above (Microsoft 365).
+  * 421 counts: the server ends the session (RFC 5321 section 3.8). Not with x.4.2, bad connection, and not
+    without an enhanced code on a connection that was kept: idle ones are ended so.
+  * 432 counts: too many connections at once (Microsoft 365). Not with x.7.12: a password has to be moved
+    (RFC 4954 section 6).
+  * 454 counts: a temporary failure of authentication (RFC 4954 section 6), which Gmail answers to too many
+    logins; within a transaction, Amazon SES for a rate exceeded. Not to STARTTLS: no TLS now (RFC 3207).
+  * 450, 451 and 452 count with x.3.2, the system does not accept messages, and x.4.5, congestion (RFC 3463);
+    and, but to RCPT, with x.7.0 and x.7.1 (Postfix, of one client; Gmail), x.7.28 (mail flood, in the
+    registry of RFC 5248), and x.7.500 and above (Microsoft 365).
 """
 
 from collections.abc import Callable

@@ -1,9 +1,8 @@
 """One byte stream over a non-blocking socket, in clear text or under TLS, with absolute deadlines.
 
-The only place that reads from and writes to a session's socket. It gives no meaning to what goes
-wrong: it raises TimeoutError, OSError and ssl.SSLError as they come, and knows no SMTP.
-
-A stream as a raw binary file, for libraries that read and write files. One deadline for all of it.
+The only place that reads from and writes to a connection's socket. It does not interpret failures: it raises
+TimeoutError, OSError and ssl.SSLError as they come, and knows no SMTP. `StreamFile` shows a stream as a raw
+binary file with one deadline, for libraries that read and write files.
 """
 
 import errno

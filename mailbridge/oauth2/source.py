@@ -14,9 +14,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from mailbridge.config.oauth2 import OAuth2Options
+from mailbridge.config.values import ROOT
 from mailbridge.deadline import Clock, Deadline
 from mailbridge.errors import DeadlineExceeded, MailbridgeError, TokenUnavailable
-from mailbridge.logs import ROOT, Log
+from mailbridge.logs import Log
 from mailbridge.oauth2.request import Ask, as_token_error
 from mailbridge.oauth2.store import MemoryTokenStore, TokenStore
 from mailbridge.oauth2.token import AccessToken

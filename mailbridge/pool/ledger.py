@@ -1,18 +1,14 @@
 """The books of a pool: which places there are, who holds each, who waits, and how it went.
 
-It decides and never acts: nothing here opens, closes or looks at a thing, and nothing blocks. Its
+It decides and never acts: nothing here opens, closes or looks at a connection, and nothing blocks. Its
 methods are called with `lock` held. `pool` does the rest.
 
-One fact is kept, once: `Place.holder`. What is idle, who is served and what a claim has yet to close
-are worked out from it. So an exception between any two lines (a KeyboardInterrupt, a killed greenlet)
-leaves nothing half done that the next `assign` would not finish.
+One fact is kept, once: `Place.holder`. What is idle, who is served and what a claim has yet to close are
+derived from it. So an exception between any two lines (a KeyboardInterrupt, a killed greenlet) leaves nothing
+half done that the next `assign` would not finish.
 
-A thing on loan from a pool, and its way back. What happens to it there, `pool` decides.
-
-How many things a pool may have at this moment: its maximum, or less after the other side asked for less.
-
-Halved at once, given back one by one, as TCP does with its window: what is too much is unlearnt quickly
-and tried again slowly. Pure: the time is given, and it is the ledger's lock that guards it.
+`Size` is how many connections there may be now: halved at once when the server asks for less, and given back
+one by one, as TCP does with its window. `Lease` is a connection on loan.
 """
 
 import threading

@@ -1,15 +1,15 @@
-"""A bounded pool that lends things to threads and takes them back. It knows no SMTP.
+"""A bounded pool that lends connections to threads and takes them back. It knows no SMTP.
 
-`ledger` decides who gets what, under its lock; this module waits, opens, closes and looks, always
-outside that lock. There is no background thread and no finalizer: what is overdue is closed by
-whoever comes by. A forked child forgets what it inherited without a byte on it.
+`ledger` decides who gets what, under its lock; this module waits, opens, closes and looks, always outside
+that lock. There is no background thread and no finalizer: what is overdue is closed by the next caller. A
+forked child drops what it inherited without a byte on it.
 
-No comprehension stands directly in a `with ledger.lock`: CPython 3.13 leaves the lock held if a
-signal's exception comes at the jump back of one that filters.
+No comprehension stands directly in a `with ledger.lock`: CPython 3.13 leaves the lock held if a signal's
+exception comes at the jump back of one that filters.
 
-It has fewer things for a while when its owner says that the other side asked for that (`reduce`).
-What it does not do: retry, count logins, or hold callers back after failures. When opening fails the
-caller gets the error and the next in the queue the place.
+It has fewer connections for a while when its owner says that the server asked for that (`reduce`). It does
+not retry, count logins, or hold callers back after failures. When opening fails, the caller gets the error
+and the next waiter the place.
 """
 
 import os
@@ -20,8 +20,9 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from mailbridge.config.groups import PoolOptions
+from mailbridge.config.values import ROOT
 from mailbridge.deadline import NEVER, Clock, Deadline
-from mailbridge.logs import ROOT, Log
+from mailbridge.logs import Log
 from mailbridge.message.priority import NORMAL_LANE
 from mailbridge.pool import failures
 from mailbridge.pool.ledger import Claim, Ending, Lease, Ledger, Place, T

@@ -1,18 +1,18 @@
-"""The turns of messages to leave: waits without a connection, and gives permission at the last moment.
+"""Permits to send at a rate: a message waits without a connection, and takes its permit at the last moment.
 
-    with turns.turn(lane) as turn:
+    with limiter.permit(lane) as permit:
         while True:
-            turn.wait(deadline)           # without a connection; returns when one is worth finding
+            permit.wait(deadline)         # without a connection; returns when it is worth finding one
             ...                           # find a connection
-            if turn.take():               # permission, for the transaction that begins now
+            if permit.take():             # for the transaction that begins now
                 break
-            ...                           # somebody was faster: give the connection back
-        ...                               # `turn.begin()` before each transaction, `turn.departed()` after its
-                                          # last byte
+            ...                           # another was faster: give the connection back
+        ...                               # `permit.begin()` before each transaction, `permit.departed()`
+                                          # after its last byte
 
-Decisions are made under the line's lock, a shared limiter is asked outside it, and nothing sleeps for a
-fixed time: who waits is woken, or has been told when to look again. A forked child begins with nobody in
-line and nothing on its way. Which message it is, and what becomes of it, is not known here.
+Decisions are made under the queue's lock, a shared limiter is asked outside it, and nothing sleeps for a
+fixed time: a waiter is woken, or is told when to look again. A forked child begins with an empty queue and
+nothing under way. Which message it is, and what becomes of it, is not known here.
 """
 
 import os

@@ -1,12 +1,12 @@
-"""The line of those who wait for the rate: who goes next. Pure, with the time given, under `lock`.
+"""The queue of messages that wait for the rate: which goes next. Pure, with the time given, under `lock`.
 
-Each has a ticket. The order is by lane, and within one by coming. Who is sent ahead does not have
-permission yet: a connection has to be found first, and permission is taken directly before the message
-goes out. So a ticket that was sent ahead counts as one that will take, but only for a while, lest one that
-is stuck (its server does not answer, no connection comes free) holds up the others.
+The order is by lane, and within a lane by arrival. A waiter that is let through does not have a permit yet:
+a connection has to be found first, and the permit is taken directly before the message goes out. So it
+counts as one that is about to take, but only for a while, lest one that is stuck (its server does not answer,
+no connection comes free) holds up the others.
 
-There is one rule, at both gates: a ticket may go where more are free than there are others before it in
-the order that will take.
+There is one rule, at both gates: a waiter may go where more permits are free than there are others before it
+in the order that are about to take.
 """
 
 import threading

@@ -1,12 +1,10 @@
 """DKIM signatures (RFC 6376, RFC 8463) for finished messages, by dkimpy (extra `dkim`).
 
-What can't be signed is refused: with a key configured, no message goes out unsigned. A message that is
-signed by others is not changed, and gets ours in addition. Verifying is the business of receivers.
+A message that cannot be signed is refused: with a key configured, no message goes out unsigned. A message
+that others have signed is not changed, and gets a further signature. Signatures are not verified here.
 
-The hash of a body for DKIM (RFC 6376 sections 3.4.3 and 3.4.4), in pieces and in linear time.
-
-dkimpy hashes bodies too, but only whole ones, and its expression for blanks at the end of lines takes
-quadratic time: a megabyte of blanks would keep a sender busy for minutes.
+The hash of the body (RFC 6376 sections 3.4.3 and 3.4.4) is computed here, in pieces and in linear time:
+dkimpy hashes whole bodies only, and its expression for blanks at the end of lines takes quadratic time.
 """
 
 import base64

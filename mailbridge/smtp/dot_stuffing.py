@@ -1,6 +1,4 @@
-"""TODO docstring."""
-
-from mailbridge.rendering.lines import _CRLF
+"""Transparency of DATA (RFC 5321 section 4.5.2): a second dot where a line begins with one."""
 
 #: Ends the content of DATA, which itself ends in CRLF or is empty (RFC 5321 section 4.1.1.4).
 END_OF_DATA = b".\r\n"
@@ -18,7 +16,7 @@ class DotStuffer:
     __slots__ = ("_before",)
 
     def __init__(self) -> None:
-        self._before = _CRLF  # the two bytes before the next piece
+        self._before = b"\r\n"  # the two bytes before the next piece
 
     def feed(self, piece: bytes) -> bytes:
         """`piece` as it goes to the server."""

@@ -1,12 +1,10 @@
 """Replies of the server, from bytes (RFC 5321 section 4.2), with hard limits.
 
-What a reply means, and to which command it belongs, is not decided here. Parsing takes linear time
-however the bytes are cut, and never holds more than MAX_REPLY plus what was fed last.
+What a reply means, and which command it belongs to, is not decided here. Parsing takes linear time however
+the bytes are cut, and never holds more than MAX_REPLY plus what was fed last.
 
-The server's own name for a message, read from its answer to the content.
-
-No standard says where it stands; these are the forms of the servers in wide use. An answer in
-another form gives None: a wrong name would be worse than none.
+`queue_id` finds the server's own name for a message. No standard says where it stands; the forms known here
+are those of the servers in wide use. Another form gives None: a wrong name would be worse than none.
 """
 
 import re

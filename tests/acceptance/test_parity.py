@@ -26,8 +26,8 @@ from mailbridge import (
     register_proxy,
     register_sasl,
 )
-from mailbridge.config import auth as auth_options
 from mailbridge.config import proxies
+from mailbridge.smtp.sasl import registry
 from mailbridge.testing import Dialogue, Fault, ScriptedServer
 from tests.servers.certificates import Certificates
 
@@ -39,7 +39,7 @@ TEXT = f"From: {FROM}\r\nTo: {TO}\r\nSubject: Test\r\n\r\nHello!"
 def registers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is forgotten after it."""
     monkeypatch.setattr(proxies, "_registered", {})
-    monkeypatch.setattr(auth_options, "_registered", {})
+    monkeypatch.setattr(registry, "registered", {})
 
 
 @pytest.fixture

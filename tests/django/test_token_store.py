@@ -86,7 +86,7 @@ cache = {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "
 settings.configure(DATABASES={"default": database}, CACHES={"default": cache})
 django.setup()
 from mailbridge import AccessToken, Secret
-from mailbridge_django.tokens import CacheTokenStore
+from mailbridge_django.token_store import CacheTokenStore
 if sys.argv[2] == "0":
     call_command("createcachetable")
 store = CacheTokenStore()

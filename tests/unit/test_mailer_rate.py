@@ -36,7 +36,7 @@ def mailer_to(server: ScriptedServer, **options: Any) -> Mailer:
     return Mailer(SMTPConfig.from_mapping(settings), sleep=lambda _: None)
 
 
-def turns_of(mailer: Mailer) -> QueueingLimiter:
+def limiter_of(mailer: Mailer) -> QueueingLimiter:
     limiter = mailer._router.upstreams[0].limiter
     assert isinstance(limiter, QueueingLimiter)
     return limiter
@@ -78,11 +78,11 @@ def sending(mailer: Mailer) -> Iterator[Callable[..., None]]:
             failures.append(error)
 
     def start(message: Message, **more: Any) -> None:
-        before = len(turns_of(mailer).line.tickets)
+        before = len(limiter_of(mailer).queue.waiters)
         thread = threading.Thread(target=send, args=(message,), kwargs=more, daemon=True)
         thread.start()
         threads.append(thread)
-        until(lambda: len(turns_of(mailer).line.tickets) == before + 1)
+        until(lambda: len(limiter_of(mailer).queue.waiters) == before + 1)
 
     yield start
     for thread in threads:
@@ -146,7 +146,7 @@ class TestRate:
             batch = threading.Thread(target=mailer.send_many, args=([mail(), mail()],))
             batch.start()
             server.wait_for(lambda: server.messages)
-            until(lambda: turns_of(mailer).line.tickets and not mailer.stats().lent)
+            until(lambda: limiter_of(mailer).queue.waiters and not mailer.stats().lent)
             assert mailer.stats().idle == 1
             assert len(server.messages) == 1
             batch.join(PATIENCE)
@@ -165,7 +165,7 @@ class TestRate:
             mailer_to(server, rate={"limit": 1, "per": 0.05}, pool={"max_size": 2}, timeout=60) as mailer,
             sending(mailer) as start,
         ):
-            limit = turns_of(mailer).line.limit
+            limit = limiter_of(mailer).queue.limit
             thread = threading.Thread(target=lambda: mailer.send(mail("slow")), daemon=True)
             thread.start()
             until(lambda: getattr(limit, "departures", ()))
@@ -377,7 +377,7 @@ class TestPriority:
                 target=mailer.send_many, args=([mail("a"), mail("b")],), kwargs={"priority": "high"}
             )
             batch.start()
-            until(lambda: len(turns_of(mailer).line.tickets) == 2)
+            until(lambda: len(limiter_of(mailer).queue.waiters) == 2)
             barrier.permits = 1
             server.wait_for(lambda: server.messages)
             assert senders(server) == ["a"]

@@ -151,4 +151,4 @@ def test_nothing_is_fetched() -> None:
         for path in package.rglob("*.py")
         if any(clients.search(line) for line in path.read_text("utf-8").splitlines() if "import" in line)
     }
-    assert found <= {"oauth2/http.py"}
+    assert found <= {"oauth2/endpoint.py"}

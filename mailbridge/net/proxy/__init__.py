@@ -1,1 +1,1 @@
-"""."""
+"""The way to a server through HTTP and SOCKS proxies."""

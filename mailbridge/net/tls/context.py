@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from mailbridge.config.groups import TLSOptions
+from mailbridge.config.values import ROOT
 from mailbridge.errors import ConfigurationError
-from mailbridge.logs import ROOT, Log
+from mailbridge.logs import Log
 from mailbridge.net.tls.errors import tls_error
 from mailbridge.net.tls.facts import TLSFacts
 from mailbridge.net.tls.sessions import SessionStore, sessions

@@ -1,12 +1,8 @@
 """The content of a message: after 354 (RFC 5321 section 4.1.1.4), or in chunks (RFC 3030).
 
-Content is read one piece ahead, so that its last bytes are known as such: they leave last, in one
-write with what commits the message, and only if nothing speaks against it. What the answers mean
-for the recipients is `transact`'s business.
-
-Content that is not in memory as a whole, as a flow wants it.
-
-Where the pieces come from, and how they are made canonical, is not known here.
+Content is read one piece ahead, so that its last bytes are known as such: they leave last, in one write with
+what commits the message, and only if no refusal has come. Where the pieces come from, and what the answers
+mean for the recipients, is not known here.
 """
 
 from collections import deque

@@ -1,9 +1,8 @@
 """The steps that a flow awaits, and how it waits for an answer.
 
-A flow is an `async def` function that awaits only these steps; a driver performs each of them on
-a real stream. No event loop is involved: `net.driver` runs flows on blocking calls.
-
-Small conversations on an open session: RSET, NOOP, QUIT (RFC 5321 section 4.1.1).
+A flow is an `async def` function that awaits only these steps; a driver performs each of them on a real
+stream. No event loop is involved: `client.driver` runs flows on blocking calls. `single` is the flow of one
+command and its answer: RSET, NOOP, QUIT (RFC 5321 section 4.1.1).
 """
 
 from collections.abc import Generator, Iterator

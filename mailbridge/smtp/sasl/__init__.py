@@ -6,9 +6,8 @@ Whether the connection is safe enough for credentials is not asked here.
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from mailbridge.config import auth as auth_options
 from mailbridge.errors import ConfigurationError
-from mailbridge.smtp.sasl import scram
+from mailbridge.smtp.sasl import registry, scram
 from mailbridge.smtp.sasl.base import Credentials, Mechanism, decode_challenge, encode_response
 from mailbridge.smtp.sasl.cram_md5 import CramMD5, md5_is_allowed
 from mailbridge.smtp.sasl.custom import Custom
@@ -80,7 +79,7 @@ def candidates(wanted: str | Sequence[str], offered: Sequence[str], credentials:
     named = RANKING if is_auto else (wanted,) if isinstance(wanted, str) else wanted
     names = dict.fromkeys(name if "." in name else name.upper() for name in named)
     there = {name.upper() for name in offered}
-    chosen = [name for name in names if auth_options.wire_name(name) in there and _fits(name, credentials)]
+    chosen = [name for name in names if registry.wire_name(name) in there and _fits(name, credentials)]
     if is_auto and credentials.password is not None and not scram.is_preparable(credentials):
         chosen = [name for name in chosen if not name.startswith("SCRAM")]
     return chosen
@@ -92,7 +91,7 @@ def mechanism(name: str, credentials: Credentials, offered: Sequence[str] = ()) 
     `offered` is what the server offers, which SCRAM tells it back.
     """
     entry = name if "." in name else name.upper()
-    if (found := auth_options.custom(entry)) is not None:
+    if (found := registry.custom(entry)) is not None:
         return Custom(*found, credentials)
     if entry in _BUILT_IN:
         return _BUILT_IN[entry](credentials)
@@ -108,11 +107,11 @@ def mechanism(name: str, credentials: Credentials, offered: Sequence[str] = ()) 
 
 def _fits(name: str, credentials: Credentials) -> bool:
     """Whether a mechanism can do something with what there is."""
-    if auth_options.custom(name) is not None or name in auth_options.WITHOUT_PASSWORD:
+    if registry.custom(name) is not None or name in registry.WITHOUT_PASSWORD:
         return True
-    if name not in AVAILABLE or not auth_options.is_installed(name):
+    if name not in AVAILABLE or not registry.is_installed(name):
         return False
-    if name in auth_options.WITH_TOKEN:
+    if name in registry.WITH_TOKEN:
         return credentials.token is not None
     if name.endswith("-PLUS") and scram.binding_for(credentials) is None:
         return False

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""The names of SASL mechanisms (RFC 4422): built-in, registered, or a dotted path; and what each one needs."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any
 
-from mailbridge.config.values import imported, invalid
+from mailbridge.config.values import imported
 
 _SCRAM = [f"SCRAM-SHA-{size}{plus}" for plus in ("-PLUS", "") for size in ("512", "256", "1")]
 
@@ -19,7 +19,7 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "",
     )
 )
-_LIBRARIES = {"scram": "scramp", "gssapi": "spnego"}
+LIBRARIES = {"scram": "scramp", "gssapi": "spnego"}
 
 #: Mechanisms that send an OAuth2 access token.
 WITH_TOKEN = frozenset({"XOAUTH2", "OAUTHBEARER"})
@@ -27,12 +27,12 @@ WITH_TOKEN = frozenset({"XOAUTH2", "OAUTHBEARER"})
 WITHOUT_PASSWORD = frozenset({"EXTERNAL", "GSSAPI", "ANONYMOUS"})
 
 # RFC 4422 section 3.1, sasl-mech, without its limit of 20 characters, which some names exceed.
-_NAME = re.compile("[A-Z0-9_-]+")
+_MECHANISM = re.compile("[A-Z0-9_-]+")
 
 #: A class that is called with the credentials, or a function of (credentials, challenge).
 CustomMechanism = Callable[..., Any]
 
-_registered: dict[str, CustomMechanism] = {}
+registered: dict[str, CustomMechanism] = {}
 
 
 def register_sasl(name: str, mechanism: CustomMechanism) -> None:
@@ -45,18 +45,18 @@ def register_sasl(name: str, mechanism: CustomMechanism) -> None:
     for the initial response. All in raw bytes, without base64. Raises `ConfigurationError` for what
     is no name or can't be called. Used only where `auth` names it, never by "auto".
     """
-    if not _NAME.fullmatch(name.upper()):
-        raise invalid("auth", f"can't name a mechanism {name!r}: letters, digits, - and _ (RFC 4422)")
+    if not _MECHANISM.fullmatch(name.upper()):
+        raise _invalid(f"can't name a mechanism {name!r}: letters, digits, - and _ (RFC 4422)")
     if not callable(mechanism):
-        raise invalid("auth", f"the mechanism {name!r} must be a class or callable")
-    _registered[name.upper()] = mechanism
+        raise _invalid(f"the mechanism {name!r} must be a class or callable")
+    registered[name.upper()] = mechanism
 
 
 def custom(name: str) -> tuple[str, CustomMechanism] | None:
     """The name on the wire and the code of a registered mechanism or a dotted path; None for others."""
     if "." in name:
         return _imported(name)
-    found = _registered.get(name)
+    found = registered.get(name)
     return None if found is None else (name, found)
 
 
@@ -69,12 +69,16 @@ def wire_name(name: str) -> str:
 def is_installed(name: str) -> bool:
     """Whether the library behind a built-in mechanism is there."""
     extra = EXTRAS[name]
-    return not extra or find_spec(_LIBRARIES[extra]) is not None
+    return not extra or find_spec(LIBRARIES[extra]) is not None
 
 
 def _imported(path: str) -> tuple[str, CustomMechanism]:
     found = imported("auth", path)
     name = getattr(found, "name", None)
-    if not callable(found) or not isinstance(name, str) or not _NAME.fullmatch(name.upper()):
-        raise invalid("auth", f"names {path!r}, which is no mechanism: a class or callable with a `name`")
+    if not callable(found) or not isinstance(name, str) or not _MECHANISM.fullmatch(name.upper()):
+        raise _invalid(f"names {path!r}, which is no mechanism: a class or callable with a `name`")
     return name.upper(), found
+
+
+def _invalid(problem: str) -> ConfigurationError:
+    return ConfigurationError(f"Option 'auth' {problem}", stage="config")

@@ -4,6 +4,7 @@ import pytest
 
 from mailbridge import ConfigurationError, SMTPConfig, register_sasl
 from mailbridge.config import auth as auth_options
+from mailbridge.smtp.sasl import registry
 
 LOGIN = {"username": "u", "password": "p"}
 
@@ -24,8 +25,8 @@ not_callable = 7
 
 @pytest.fixture(autouse=True)
 def nothing_registered_and_every_extra_there(monkeypatch):
-    monkeypatch.setattr(auth_options, "_registered", {})
-    monkeypatch.setattr(auth_options, "find_spec", lambda name: object())
+    monkeypatch.setattr(registry, "registered", {})
+    monkeypatch.setattr(registry, "find_spec", lambda name: object())
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_what_is_no_mechanism(auth, complaint):
 
 @pytest.mark.parametrize(("auth", "extra"), [("SCRAM-SHA-1-PLUS", "scram"), (["PLAIN", "ntlm"], "gssapi")])
 def test_a_missing_extra_is_named(monkeypatch, auth, extra):
-    monkeypatch.setattr(auth_options, "find_spec", lambda name: None)
+    monkeypatch.setattr(registry, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match=rf"mailbridge-smtp\[{extra}\]"):
         SMTPConfig(auth=auth, **LOGIN)
     assert SMTPConfig(auth="auto", **LOGIN).auth == ()

@@ -1,4 +1,4 @@
-"""mailbridge.message.addresses and mailbridge.message.mailbox: what is accepted means one thing, the rest is refused."""
+"""Addresses and mailboxes: what is accepted means one thing, the rest is refused."""
 
 import contextlib
 import pickle

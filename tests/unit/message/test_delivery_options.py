@@ -1,4 +1,4 @@
-"""mailbridge.message.delivery_options: wishes are checked when they are built, and nothing in them can end a line."""
+"""Delivery options are checked when they are built, and nothing in them can end a line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mailbridge.message.envelope: sender and recipients in normal form, from arguments and from header fields."""
+"""Envelopes: sender and recipients in normal form, from arguments and from header fields."""
 
 import copy
 import email

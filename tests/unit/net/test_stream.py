@@ -735,11 +735,11 @@ GEVENT = """
 from gevent import monkey
 monkey.patch_all()
 import socket, ssl, sys, threading
-from mailbridge.net.deadline import Deadline
-from mailbridge.net.dialing import Target, dial
-from mailbridge.net.streams import Stream
-from mailbridge.net.tls import context_for
-from mailbridge.options import TLSOptions
+from mailbridge.deadline import Deadline
+from mailbridge.net.dialer import Target, dial
+from mailbridge.net.stream import Stream
+from mailbridge.net.tls.context import context_for
+from mailbridge.config.groups import TLSOptions
 
 ca, certificate, key = sys.argv[1:]
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -32,8 +32,8 @@ TOKEN = AccessToken(Secret("the-token"), 2000.5, "mail send", Secret("the-refres
 WORKER = """
 import json, sys
 from mailbridge import SMTPConfig
-from mailbridge.net.deadline import Deadline
-from mailbridge.oauth2.registry import source_for
+from mailbridge.deadline import Deadline
+from mailbridge.oauth2.shared import source_for
 options = json.loads(sys.argv[1])
 source = source_for(SMTPConfig(username="user@example.com", oauth2=options))
 print("ready", flush=True)

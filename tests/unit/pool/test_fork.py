@@ -18,7 +18,7 @@ SECONDS = 30  # for a program that takes well below one
 PRELUDE = '''
 import atexit, ctypes, multiprocessing, os, signal, socket, sys, threading, traceback
 from mailbridge.errors import PoolClosed
-from mailbridge.options import PoolOptions
+from mailbridge.config.groups import PoolOptions
 from mailbridge.pool import Pool
 
 FORKS = {"python": os.fork, "c": ctypes.CDLL(None).fork}
@@ -94,14 +94,14 @@ def one_idle_one_lent():
 
 def check_parent(lent, idle):
     """The parent goes on with the sessions it had, and their servers heard nothing."""
-    for session in (lent.thing, idle.thing):
+    for session in (lent.connection, idle.connection):
         assert session.heard() is None
         assert (session.closes, session.abandons) == (0, 0)
         session.near.send(b"NOOP")
         assert session.heard() == b"NOOP"
     assert (pool.stats().lent, pool.stats().idle) == (1, 1)
     again = pool.acquire()
-    assert again.thing is idle.thing
+    assert again.connection is idle.connection
     pool.release(again, reusable=True)
     pool.release(lent, reusable=True)
     assert len(opened) == 2
@@ -134,8 +134,8 @@ def test_a_child_opens_its_own_sessions(fork: str) -> None:
             assert repr(pool) == "<Pool smtp.example.com:587 lent=0 idle=0 opening=0 waiting=0 max=3>"
             assert [(s.closes, s.abandons) for s in opened] == [(0, 1), (0, 1)]
             with pool.acquire() as lease:
-                assert lease.thing.opened_by == os.getpid()
-            assert pool.acquire().thing is lease.thing
+                assert lease.connection.opened_by == os.getpid()
+            assert pool.acquire().connection is lease.connection
             stats = pool.stats()
             assert (stats.opened_total, stats.reused_total, stats.size) == (1, 1, 1)
 
@@ -186,7 +186,7 @@ def test_a_lease_from_before_the_fork_is_let_go_of_in_the_child(fork: str, reusa
         def child():
             pool.release(lent, reusable=eval(sys.argv[2]))
             pool.release(lent, reusable=eval(sys.argv[2]))
-            assert (lent.thing.looks, lent.thing.closes, lent.thing.abandons) == (0, 0, 1)
+            assert (lent.connection.looks, lent.connection.closes, lent.connection.abandons) == (0, 0, 1)
             assert pool.stats().size == 0
 
         lent, idle = one_idle_one_lent()
@@ -229,7 +229,7 @@ def test_a_lock_that_another_thread_holds_while_forking_stops_nobody(fork: str) 
             pool.release(lent, reusable=True)
             assert pool.stats().size == 0
             with pool.acquire() as lease:
-                assert lease.thing is not idle.thing
+                assert lease.connection is not idle.connection
             pool.discard_idle()
             repr(pool)
             pool.forget()
@@ -264,7 +264,7 @@ def test_a_child_that_exits_at_once_runs_inherited_exit_handlers_without_a_byte(
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         check_parent(lent, idle)
         pool.close()
-        assert idle.thing.heard() == lent.thing.heard() == b"QUIT"
+        assert idle.connection.heard() == lent.connection.heard() == b"QUIT"
         print("done")
         """,
         fork,
@@ -277,7 +277,7 @@ def test_a_queue_is_not_inherited(fork: str) -> None:
         """
         def wait():
             lease = pool.acquire()
-            got.append(lease.thing)
+            got.append(lease.connection)
 
         def child():
             assert pool.stats().waiting == 0
@@ -292,7 +292,7 @@ def test_a_queue_is_not_inherited(fork: str) -> None:
         in_child(child, FORKS[sys.argv[1]])
         pool.release(leases[1], reusable=True)
         waiter.join(SECONDS)
-        assert got == [leases[1].thing]
+        assert got == [leases[1].connection]
         assert got[0].heard() is None
         print("done")
         """,
@@ -327,13 +327,13 @@ def test_a_grandchild_forgets_both(fork: str) -> None:
         def grandchild():
             assert pool.stats().size == 0
             with pool.acquire() as lease:
-                assert lease.thing.opened_by == os.getpid()
+                assert lease.connection.opened_by == os.getpid()
             assert [s.closes for s in opened[:-1]] == [0, 0, 0]
 
         def child():
             lease = pool.acquire()
             in_child(grandchild, FORKS[sys.argv[1]])
-            assert lease.thing.heard() is None
+            assert lease.connection.heard() is None
             pool.release(lease, reusable=True)
             assert pool.stats().idle == 1
 
@@ -383,7 +383,7 @@ def test_multiprocessing() -> None:
         """
         def child():
             with pool.acquire() as lease:
-                assert lease.thing.opened_by == os.getpid()
+                assert lease.connection.opened_by == os.getpid()
             pool.close()
 
         lent, idle = one_idle_one_lent()

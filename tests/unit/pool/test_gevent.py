@@ -20,8 +20,8 @@ import random
 
 import gevent
 from mailbridge.errors import PoolTimeout
-from mailbridge.net.deadline import Deadline
-from mailbridge.options import PoolOptions
+from mailbridge.deadline import Deadline
+from mailbridge.config.groups import PoolOptions
 from mailbridge.pool import Pool
 from tests.unit.pool.pool_things import World
 
@@ -47,7 +47,7 @@ def killed_while_waiting():
     waiting.kill()
     assert (pool.stats().waiting, pool.stats().lent) == (0, 1)
     pool.release(lease, reusable=True)
-    assert pool.acquire().thing is lease.thing
+    assert pool.acquire().connection is lease.connection
 
 
 def killed_in_the_moment_of_the_hand_over():
@@ -76,7 +76,7 @@ def killed_while_opening():
     gevent.sleep(0)
     world.on_open = lambda _: None
     opening.kill()
-    assert settle(following).thing.number == 0
+    assert settle(following).connection.number == 0
     assert pool.stats().size == 1
 
 
@@ -92,7 +92,7 @@ def timed_out_while_closing():
         pass
     else:
         raise AssertionError("not timed out")
-    assert lease.thing.abandons == 1
+    assert lease.connection.abandons == 1
     assert pool.stats().size == 0
 
 

@@ -351,7 +351,7 @@ def test_one_served_but_still_in_the_queue_after_an_interrupt_is_not_served_twic
 
 SIGNALS = """
 import random, signal, sys, threading
-from mailbridge.options import PoolOptions
+from mailbridge.config.groups import PoolOptions
 from mailbridge.pool import Pool
 
 class Interrupt(BaseException):

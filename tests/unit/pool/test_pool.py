@@ -705,7 +705,7 @@ def test_fifty_threads_with_random_interrupts_leave_nothing_behind(world: World)
         lease = pool.acquire(deadline, fresh=number % 17 == 0)
         try:
             if lease.connection in in_use or lease.connection not in world.open_now:
-                problems.append(f"{lease.thing} is lent twice, or closed")
+                problems.append(f"{lease.connection} is lent twice, or closed")
             in_use.add(lease.connection)
             now_and_then(0.05)(None)
         finally:

@@ -98,7 +98,7 @@ def test_empty_content():
 def test_longest_line_wherever_the_windows_end(window, lines):
     data = b"".join(line + b"\r\n" for line in lines)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "_WINDOW", window)
+        patch.setattr("mailbridge.rendering.lines._WINDOW", window)
         assert longest_line(data) == max(map(len, lines), default=0)
 
 
@@ -201,7 +201,7 @@ def test_a_survey_wherever_it_is_cut(window, given_as):
     data, pieces = given_as
     survey = Survey()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "_WINDOW", window)
+        patch.setattr("mailbridge.rendering.lines._WINDOW", window)
         in_pieces(survey, pieces)
     assert survey.size == len(data)
     assert survey.is_eight_bit == is_eight_bit(data)

@@ -1,4 +1,4 @@
-"""mailbridge.rendering.render and mailbridge.rendering.serializer: messages as bytes that any server may get."""
+"""Rendering: messages as bytes that any server may get."""
 
 import base64
 import copy

@@ -433,7 +433,7 @@ def test_an_iterator_of_one_piece_is_cut() -> None:
 
 FORKING = """
 import os, sys, tempfile
-from mailbridge.rendering import render
+from mailbridge.rendering.render import render
 
 data = b"A: b\\r\\n\\r\\n" + b"".join(b"%075d\\r\\n" % n for n in range(30_000))
 rendered = render(iter([data]))

@@ -3,17 +3,16 @@
 import pytest
 
 from mailbridge import register_sasl
-from mailbridge.config import auth as auth_options
 from mailbridge.errors import ConfigurationError
 from mailbridge.secret import Secret
-from mailbridge.smtp.sasl import Credentials, mechanism
+from mailbridge.smtp.sasl import Credentials, mechanism, registry
 
 CREDENTIALS = Credentials("user", Secret("hunter2"))
 
 
 @pytest.fixture(autouse=True)
 def none_registered(monkeypatch):
-    monkeypatch.setattr(auth_options, "_registered", {})
+    monkeypatch.setattr(registry, "registered", {})
 
 
 class Small:

@@ -4,11 +4,10 @@ from importlib.util import find_spec
 
 import pytest
 
-from mailbridge.config import auth as auth_options
 from mailbridge.errors import ConfigurationError
 from mailbridge.secret import Secret
 from mailbridge.smtp import sasl
-from mailbridge.smtp.sasl import AVAILABLE, RANKING, Credentials, candidates, mechanism
+from mailbridge.smtp.sasl import AVAILABLE, RANKING, Credentials, candidates, mechanism, registry
 
 with_scram = pytest.mark.skipif(find_spec("scramp") is None, reason="the extra scram is not installed")
 BINDINGS = {"tls-server-end-point": b"hash"}
@@ -91,7 +90,7 @@ def test_cram_md5_is_passed_over_where_md5_is_refused(monkeypatch):
 
 
 def test_scram_is_left_out_without_its_library(monkeypatch):
-    monkeypatch.setattr(auth_options, "is_installed", lambda name: not name.startswith("SCRAM"))
+    monkeypatch.setattr(registry, "is_installed", lambda name: not name.startswith("SCRAM"))
     assert candidates("auto", EVERYTHING, BOUND) == ["CRAM-MD5", "PLAIN", "LOGIN"]
 
 
@@ -115,13 +114,13 @@ def test_each_ranked_mechanism_can_be_had_and_shows_no_secret(name):
 
 
 def test_every_name_that_can_be_configured_can_be_had():
-    assert auth_options.EXTRAS.keys() == AVAILABLE
+    assert registry.EXTRAS.keys() == AVAILABLE
     assert set(RANKING) < AVAILABLE
 
 
 def test_one_of_the_users_own_is_tried_where_it_is_named(monkeypatch):
-    monkeypatch.setattr(auth_options, "_registered", {})
-    auth_options.register_sasl("x-own", Own)
+    monkeypatch.setattr(registry, "registered", {})
+    registry.register_sasl("x-own", Own)
     assert candidates("auto", ["X-OWN", "PLAIN"], PASSWORD) == ["PLAIN"]
     assert candidates(["X-OWN", "PLAIN"], ["PLAIN", "x-own"], TOKEN) == ["X-OWN"]
     assert mechanism("X-Own", PASSWORD).name == "X-OWN"
@@ -135,8 +134,8 @@ def test_a_dotted_path_is_offered_by_the_name_it_leads_to():
 
 
 def test_a_registered_one_takes_the_place_of_a_built_in_one(monkeypatch):
-    monkeypatch.setattr(auth_options, "_registered", {})
-    auth_options.register_sasl("PLAIN", Own)
+    monkeypatch.setattr(registry, "registered", {})
+    registry.register_sasl("PLAIN", Own)
     assert type(mechanism("PLAIN", PASSWORD)).__name__ == "Custom"
 
 
