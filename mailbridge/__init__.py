@@ -79,8 +79,12 @@ _HOMES = {
     "config.defaults": ("MessageDefaults",),
     "config.dkim": ("DKIMOptions",),
     "config.groups": (
+        "PoolOptions",
         "RateLimiter",
         "RateOptions",
+        "RetryOptions",
+        "Timeouts",
+        "TLSOptions",
     ),
     "config.masking": (
         "mask_settings",
@@ -91,7 +95,10 @@ _HOMES = {
         "ProxyURL",
         "register_proxy",
     ),
-    "config.smtp_config": ("SMTPConfig",),
+    "config.smtp_config": (
+        "ServerOptions",
+        "SMTPConfig",
+    ),
     "delivery.session": ("Session",),
     "delivery.stats": ("ServerStats",),
     "mailer": ("Mailer",),

@@ -12,11 +12,12 @@ at DEBUG the rest. Names of fields and actions are stable and described in docs/
 import logging
 import threading
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from mailbridge.reply import printable
 
 if TYPE_CHECKING:
+    from mailbridge.config.smtp_config import SMTPConfig
     from mailbridge.errors import MailbridgeError
     from mailbridge.results import SendResult
 
@@ -56,6 +57,11 @@ class Log:
     def __init__(self, root: str, server: str) -> None:
         self._root = root
         self._server = server
+
+    @classmethod
+    def of(cls, config: "SMTPConfig") -> Self:
+        """The lines about the server of `config`, on the logger that it names."""
+        return cls(config.logger, config.server)
 
     def write(self, area: str, level: int, action: str, text: str, *arguments: object, **fields: Any) -> None:
         """One line on the logger `area` beneath the root (the root itself, if empty)."""

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Unpack
 
-from mailbridge.config.smtp_config import Options, SMTPConfig
+from mailbridge.config.options import Options
+from mailbridge.config.smtp_config import SMTPConfig
 from mailbridge.deadline import Clock, Deadline
 from mailbridge.delivery.router import Router
 from mailbridge.delivery.session import Session
 from mailbridge.delivery.stats import ServerStats
 from mailbridge.delivery.upstream import Upstream
 from mailbridge.errors import MailbridgeError
+from mailbridge.logs import Log
 from mailbridge.message.envelope import Envelope
 from mailbridge.message.priority import Priority
 from mailbridge.pool import PoolStats
@@ -49,6 +51,7 @@ class Mailer:
         self._random = random
         self._is_retired = False
         self._router = Router(self._upstreams(), random=random)
+        self._log = Log.of(config)
 
     @classmethod
     def from_url(cls, url: str, /, **options: Unpack[Options]) -> "Mailer":
@@ -144,7 +147,7 @@ class Mailer:
     def session(self) -> "Iterator[Session]":
         """One leased session for several messages; taken at the first send, given back at the end."""
         session = Session(
-            self.config, self._router, clock=self._clock, sleep=self._sleep, random=self._random
+            self.config, self._router, self._log, clock=self._clock, sleep=self._sleep, random=self._random
         )
         try:
             yield session

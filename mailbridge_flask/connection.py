@@ -4,24 +4,34 @@ The connection is lent by the pool and given back at the end of the block. A los
 next send, and one that has carried MAIL_MAX_EMAILS messages too: the pool sees to both.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import Any, Protocol, Self, Unpack
 
-from mailbridge import Envelope, EnvelopeOptions, Priority, Rendered, SendResult, Session
+from mailbridge import Envelope, EnvelopeOptions, Mailer, Priority, Rendered, SendResult, Session
 from mailbridge_flask.addresses import AnyAddress
 from mailbridge_flask.message import Message
 
-if TYPE_CHECKING:
-    from mailbridge_flask.state import MailState
-
 __all__ = ["Connection"]
+
+
+class State(Protocol):
+    """What an application has set up for mail: a `MailState`."""
+
+    @property
+    def suppress(self) -> bool: ...
+
+    @property
+    def deliver(self) -> Callable[..., SendResult | None]: ...
+
+    def mailer(self, name: str = ...) -> Mailer: ...
 
 
 class Connection:
     """A leased connection; made by `Mail.connect()`, for one thread."""
 
-    def __init__(self, state: "MailState", name: str) -> None:
+    def __init__(self, state: State, name: str) -> None:
         self._state = state
         self._name = name
         self._mailer = state.mailer(name)

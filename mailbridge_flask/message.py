@@ -9,7 +9,7 @@ from collections.abc import Iterable, KeysView, Mapping
 from datetime import datetime
 from email.utils import make_msgid
 from mimetypes import guess_type
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from flask import current_app, has_app_context
 
@@ -17,10 +17,6 @@ from mailbridge import EnvelopeOptions, SendResult, clears_locals
 from mailbridge_flask import mime
 from mailbridge_flask.addresses import AnyAddress, as_pair, domain_of, shown, unfolded
 from mailbridge_flask.errors import BadHeaderError
-
-if TYPE_CHECKING:
-    from mailbridge_flask.connection import Connection
-    from mailbridge_flask.state import MailState
 
 __all__ = ["Attachment", "Message", "as_message"]
 
@@ -224,7 +220,7 @@ class Message:
     def __str__(self) -> str:
         return self.as_string()
 
-    def send(self, connection: "Connection") -> SendResult | None:
+    def send(self, connection: "Sends") -> SendResult | None:
         """Send it over a connection; the same as `connection.send(message)`."""
         return connection.send(self)
 
@@ -244,9 +240,15 @@ def _names_of(attachment: Any) -> list[str]:
     return [str(each) for each in (*own, *headers, *headers.values()) if each]
 
 
-def _active_state() -> "MailState | None":
-    """What the active application knows of mail, if there is one and it does."""
+def _active_state() -> Any:
+    """The `MailState` of the active application, if there is one and it sends mail."""
     return current_app.extensions.get("mailbridge") if has_app_context() else None
+
+
+class Sends(Protocol):
+    """A `Connection`, or what sends as it does."""
+
+    def send(self, message: Message, /) -> SendResult | None: ...
 
 
 _OF_FLASK_MAIL = (

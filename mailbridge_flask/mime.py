@@ -7,19 +7,16 @@ checks what the server offers and writes them itself. Nothing here sends, and no
 """
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from email.message import EmailMessage, MIMEPart
 from email.message import Message as AnyMessage
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 import mailbridge
-from mailbridge import Envelope, InvalidMessage, MessageDefaults, Rendered
+from mailbridge import Envelope, EnvelopeOptions, InvalidMessage, MessageDefaults, Rendered
 from mailbridge_flask.addresses import AnyAddress, as_pair, shown, unfolded
-
-if TYPE_CHECKING:
-    from mailbridge_flask.message import Attachment, Message
 
 __all__ = ["email_message", "envelope", "rendered"]
 
@@ -28,8 +25,44 @@ _FIELDS_OF_CORE = {"message-id": "message_id", "in-reply-to": "in_reply_to", "re
 _FIXED_IN_PARTS = frozenset({"content-type", "content-transfer-encoding", "mime-version"})
 
 
+class AttachmentFields(Protocol):
+    """What is read of an attachment, Flask-Mail's own included."""
+
+    filename: str | None
+    content_type: str
+    data: str | bytes
+    disposition: str
+    headers: dict[str, str]
+
+
+class MessageFields(Protocol):
+    """What is read of a `Message`."""
+
+    subject: str
+    recipients: list[AnyAddress]
+    cc: list[AnyAddress]
+    body: str | None
+    alts: dict[str, str]
+    reply_to: AnyAddress | None
+    date: float | datetime | None
+    charset: str | None
+    msgId: str  # noqa: N815  # Flask-Mail's name
+    extra_headers: dict[str, str]
+    mail_options: list[str]
+    rcpt_options: list[str]
+    envelope_options: EnvelopeOptions
+
+    @property
+    def attachments(self) -> Sequence[AttachmentFields]: ...
+
+    @property
+    def send_to(self) -> Iterable[AnyAddress]: ...
+
+    def check_headers(self) -> None: ...
+
+
 def rendered(
-    message: "Message",
+    message: MessageFields,
     *,
     sender: AnyAddress | None,
     ascii_filenames: bool,
@@ -47,7 +80,7 @@ def rendered(
 
 
 def envelope(
-    message: "Message",
+    message: MessageFields,
     *,
     sender: AnyAddress | None,
     envelope_from: AnyAddress | None,
@@ -62,7 +95,9 @@ def envelope(
     return Envelope(shown(source) if source else None, recipients, **wishes_of(message, wishes))
 
 
-def email_message(message: "Message", *, sender: AnyAddress | None, ascii_filenames: bool) -> EmailMessage:
+def email_message(
+    message: MessageFields, *, sender: AnyAddress | None, ascii_filenames: bool
+) -> EmailMessage:
     """The MIME structure. Raises as `rendered` does."""
     message.check_headers()
     core = _core_message(message, sender)
@@ -78,7 +113,7 @@ def email_message(message: "Message", *, sender: AnyAddress | None, ascii_filena
     return structure
 
 
-def _core_message(message: "Message", sender: AnyAddress | None) -> mailbridge.Message:
+def _core_message(message: MessageFields, sender: AnyAddress | None) -> mailbridge.Message:
     alts = message.alts or {}
     core = mailbridge.Message(
         subject=unfolded("Subject", str(message.subject or "")),
@@ -122,20 +157,20 @@ def _as_datetime(date: float | datetime | None) -> datetime | None:
     return datetime.fromtimestamp(date).astimezone() if isinstance(date, int | float) else date
 
 
-def _in_order(message: "Message") -> "list[Attachment]":
+def _in_order(message: MessageFields) -> list[AttachmentFields]:
     """The attachments in the order of their parts: those that the html shows stand with it, in front."""
     has_html = (message.alts or {}).get("html") is not None
     return sorted(message.attachments or (), key=lambda each: not (has_html and _content_id(each)))
 
 
-def _content_id(attachment: "Attachment") -> str | None:
+def _content_id(attachment: AttachmentFields) -> str | None:
     # Flask-Mail's own Attachment has no such attribute, and the field under headers.
     in_headers = {name.lower(): value for name, value in (attachment.headers or {}).items()}
     found = getattr(attachment, "content_id", None) or in_headers.get("content-id")
     return str(found).strip() if found else None
 
 
-def _attach(core: mailbridge.Message, attachment: "Attachment", *, ascii_filenames: bool) -> None:
+def _attach(core: mailbridge.Message, attachment: AttachmentFields, *, ascii_filenames: bool) -> None:
     filename = attachment.filename
     if filename is not None and ascii_filenames:
         plain = unicodedata.normalize("NFKD", filename).encode("ascii", "ignore").decode()
@@ -162,7 +197,7 @@ def _file_parts(part: MIMEPart) -> Iterator[MIMEPart]:
         yield part
 
 
-def _complete(part: MIMEPart, attachment: "Attachment") -> None:
+def _complete(part: MIMEPart, attachment: AttachmentFields) -> None:
     """Give `part` what the core does not know of: parameters of its type, and further fields."""
     try:
         wanted = MIMEPart(policy=part.policy)
@@ -229,7 +264,7 @@ _SAID_ANYHOW = {"BODY=8BITMIME", "SMTPUTF8"}
 _OF_DSN = {"mail_options": ("RET", "ENVID"), "rcpt_options": ("NOTIFY", "ORCPT")}
 
 
-def wishes_of(message: "Message", further: Mapping[str, Any]) -> dict[str, Any]:
+def wishes_of(message: MessageFields, further: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the envelope; `further` win over the message's own.
 
     Raises InvalidMessage for a parameter that nobody would heed.
@@ -240,7 +275,7 @@ def wishes_of(message: "Message", further: Mapping[str, Any]) -> dict[str, Any]:
     return {**_from_parameters(message), **own, **further}
 
 
-def _from_parameters(message: "Message") -> dict[str, Any]:
+def _from_parameters(message: MessageFields) -> dict[str, Any]:
     dsn: dict[str, Any] = {}
     wishes: dict[str, Any] = {}
     for kind, names in _OF_DSN.items():

@@ -20,6 +20,7 @@ from mailbridge.config.oauth2 import OAuth2Options
 from mailbridge.config.smtp_config import SMTPConfig
 from mailbridge.deadline import Clock, Deadline
 from mailbridge.errors import ConfigurationError, ConnectionLost, MailbridgeError
+from mailbridge.logs import Log
 from mailbridge.message.envelope import Envelope
 from mailbridge.net.proxy.route import Reached
 from mailbridge.net.tls.facts import TLSFacts
@@ -57,11 +58,15 @@ class SMTPConnection:
         *,
         sock: socket.socket | None = None,
         secured: bool = False,
+        log: Log | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self.config = config
         self.id = secrets.token_hex(4)
-        self._opening = Connecting(config, sock=sock, secured=secured, connection_id=self.id, clock=clock)
+        self._log = log or Log.of(config)
+        self._opening = Connecting(
+            config, self._log, sock=sock, secured=secured, connection_id=self.id, clock=clock
+        )
         self._login: Login | None = None
         self._clock = clock
         self._sending: Sending | None = None
@@ -168,7 +173,7 @@ class SMTPConnection:
             raise
         address = self._conversation.stream.peername if self._conversation is not None else ""
         version = self.tls.version if self.tls is not None else None
-        self.config.log.opened(self.id, address=address, tls=version, seconds=self._clock() - began)
+        self._log.opened(self.id, address=address, tls=version, seconds=self._clock() - began)
 
     def login(
         self,
@@ -204,7 +209,7 @@ class SMTPConnection:
             del username, password, oauth2
             clear_locals(error, outer=outer)
             raise
-        self.config.log.logged_in(self.id, mechanism=self.mechanism or "", seconds=self._clock() - began)
+        self._log.logged_in(self.id, mechanism=self.mechanism or "", seconds=self._clock() - began)
 
     def _log_in(self, config: SMTPConfig, limit: Deadline) -> None:
         talk = self._opened()
@@ -286,7 +291,7 @@ class SMTPConnection:
     def _transactions(self) -> Sending:
         talk = self._opened()
         if self._sending is None:
-            self._sending = Sending(talk, self.config, self.capabilities)
+            self._sending = Sending(talk, self.config, self._log, self.capabilities)
         return self._sending
 
     # ---- small commands, closing
@@ -365,4 +370,4 @@ class SMTPConnection:
             self._conversation.hang_up()
         complete(error, self.config)
         if isinstance(error, MailbridgeError):
-            self.config.log.not_opened(self.id, error, seconds=self._clock() - began)
+            self._log.not_opened(self.id, error, seconds=self._clock() - began)

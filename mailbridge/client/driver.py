@@ -24,6 +24,7 @@ from mailbridge.errors import (
     ProtocolViolation,
     ReplyTimeout,
 )
+from mailbridge.logs import Log
 from mailbridge.net.stream import Stream
 from mailbridge.net.tls.errors import tls_error
 from mailbridge.net.tls.handshake import Handshake
@@ -43,17 +44,24 @@ class Conversation:
     """One open stream to the server of `config`."""
 
     def __init__(
-        self, stream: Stream, config: SMTPConfig, *, connection_id: str, clock: Clock = time.monotonic
+        self,
+        stream: Stream,
+        config: SMTPConfig,
+        log: Log,
+        *,
+        connection_id: str,
+        clock: Clock = time.monotonic,
     ) -> None:
         self.stream = stream
         self.wire = Wire()
         self.config = config
+        self._log = log
         self._clock = clock
         self._handshake: Handshake | None = None
         self._connection_id = connection_id
         self._began = clock()
         masked = self.wire.redactor.masked
-        dialogue = DialogueLog(connection_id, is_on=config.debug, log=config.log, mask=masked)
+        dialogue = DialogueLog(connection_id, is_on=config.debug, log=log, mask=masked)
         self.driver = Driver(stream, config.timeouts, dialogue, server=config.server, clock=clock)
 
     @property
@@ -116,7 +124,7 @@ class Conversation:
         was_open = self.is_open
         self.stream.close()
         if was_open:
-            self.config.log.closed(self._connection_id, seconds=self._clock() - self._began)
+            self._log.closed(self._connection_id, seconds=self._clock() - self._began)
 
     def abandon(self) -> None:
         """Let go of the socket without a byte: it belongs to the process this one was forked from."""

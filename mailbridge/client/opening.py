@@ -18,6 +18,7 @@ from mailbridge.errors import (
     ProxyFailed,
     ReplyTimeout,
 )
+from mailbridge.logs import Log
 from mailbridge.net.dialer import Target
 from mailbridge.net.ehlo_name import ehlo_name
 from mailbridge.net.proxy.route import Reached, reach
@@ -36,6 +37,7 @@ class Connecting:
     def __init__(
         self,
         config: SMTPConfig,
+        log: Log,
         *,
         sock: socket.socket | None,
         secured: bool,
@@ -50,6 +52,7 @@ class Connecting:
         if sock is not None:
             _require_usable(config, sock, secured=secured)
         self._config = config
+        self._log = log
         self._given = (sock, secured)
         self._connection_id = connection_id
         self._clock = clock
@@ -89,7 +92,7 @@ class Connecting:
         else:
             stream = Stream(sock, secured=secured)
             self.is_loopback = _leads_to_loopback(sock)
-        talk = Conversation(stream, config, connection_id=self._connection_id, clock=self._clock)
+        talk = Conversation(stream, config, self._log, connection_id=self._connection_id, clock=self._clock)
         talk.driver.round_trips += 1 + len(config.proxy)  # the TCP handshake, and each proxy's answer
         return talk
 

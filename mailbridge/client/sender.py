@@ -12,6 +12,7 @@ from mailbridge.client.plan import is_one_too_many, mail_parameters, recipient_g
 from mailbridge.config.smtp_config import SMTPConfig
 from mailbridge.deadline import Deadline
 from mailbridge.errors import ConnectionLost, InvalidMessage, MailbridgeError, RecipientsRefused
+from mailbridge.logs import Log
 from mailbridge.message.envelope import Envelope
 from mailbridge.rendering.render import Rendered
 from mailbridge.reply import Reply
@@ -33,10 +34,11 @@ class Pace(Protocol):
 class Sending:
     """The transactions of one session. `needs_reset`: the next one must begin with RSET."""
 
-    def __init__(self, talk: Conversation, config: SMTPConfig, capabilities: Capabilities) -> None:
+    def __init__(self, talk: Conversation, config: SMTPConfig, log: Log, capabilities: Capabilities) -> None:
         self.needs_reset = False
         self._talk = talk
         self._config = config
+        self._log = log
         self._capabilities = capabilities
         self._transactions = 0
         self._pace: Pace | None = None
@@ -70,7 +72,7 @@ class Sending:
         try:
             progress(size, size)
         except Exception as error:
-            self._config.log.progress_failed(error)
+            self._log.progress_failed(error)
         except BaseException as interrupt:
             interrupt.outcome_unknown = True  # type: ignore[attr-defined]  # it can't carry a result
             raise

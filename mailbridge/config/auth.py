@@ -1,17 +1,12 @@
-"""The names that the option `auth` takes: SASL mechanisms, built in or registered (RFC 4422).
+"""How to log in: the SASL mechanisms that `auth` names, user name, password, and OAuth2 (RFC 4954).
 
-Says which there are, what each needs, and which library stands behind it. How one is spoken is
-`protocol.sasl`'s business.
-
-Who logs in, and with what: user name, password, OAuth2.
-
-Parses these options of `SMTPConfig`; how a login goes is the affair of `login` and `protocol.sasl`.
+Parses these options. The mechanisms are in `smtp.sasl`, and the login itself is `client.login`'s business.
 """
 
 from typing import Any
 
 from mailbridge.config.oauth2 import OAuth2Options, parse_oauth2
-from mailbridge.config.values import as_secret, as_text, invalid
+from mailbridge.config.values import as_secret, as_text, imported, invalid
 from mailbridge.errors import ConfigurationError
 from mailbridge.smtp.sasl.registry import (
     EXTRAS,
@@ -20,6 +15,7 @@ from mailbridge.smtp.sasl.registry import (
     WITHOUT_PASSWORD,
     custom,
     is_installed,
+    is_mechanism,
     registered,
 )
 
@@ -34,7 +30,9 @@ def parse_mechanisms(value: object) -> tuple[str, ...]:
     if names == ("AUTO",):
         return ()
     for name in names:
-        if custom(name) is None:
+        if "." in name:
+            _require_mechanism(name)
+        elif custom(name) is None:
             _require_built_in(name)
     return names
 
@@ -51,6 +49,11 @@ def require_fit(names: tuple[str, ...], *, has_token: bool) -> None:
 def may_lack_password(names: tuple[str, ...]) -> bool:
     """Whether a mechanism is named that can log in without a password."""
     return any(name in WITHOUT_PASSWORD or custom(name) is not None for name in names)
+
+
+def _require_mechanism(path: str) -> None:
+    if not is_mechanism(imported("auth", path)):
+        raise invalid("auth", f"names {path!r}, which is no mechanism: a class or callable with a `name`")
 
 
 def _require_built_in(name: str) -> None:

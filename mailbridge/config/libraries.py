@@ -10,13 +10,28 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from mailbridge.config.smtp_config import SMTPConfig
+from mailbridge.config.oauth2 import OAuth2Options
+from mailbridge.config.proxies import ProxyURL
 
 
-def load_libraries(config: "SMTPConfig") -> None:
+class Wanted(Protocol):
+    """The options that decide; `SMTPConfig` has them."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def auth(self) -> tuple[str, ...]: ...
+    @property
+    def password(self) -> object: ...
+    @property
+    def oauth2(self) -> OAuth2Options | None: ...
+    @property
+    def proxy(self) -> tuple[ProxyURL, ...]: ...
+
+
+def load_libraries(config: Wanted) -> None:
     """Import what connecting and logging in will need."""
     for name in _names(config):
         _load(name)
@@ -28,7 +43,7 @@ def _load(name: str) -> None:
         import_module(name)
 
 
-def _names(config: "SMTPConfig") -> Iterator[str]:
+def _names(config: Wanted) -> Iterator[str]:
     yield "encodings.idna"  # what getaddrinfo() encodes names with
     if not config.host.isascii():
         yield "idna"

@@ -1,12 +1,11 @@
-"""`servers=[...]`: several servers for one mailer, each with a priority and a weight.
+"""From given options to the values of a configuration: layers, groups, and several servers.
 
-Takes the list apart; what the options of one server mean is `config`'s business, and which server a
-message goes to that of `routing`.
+The classes of configurations are passed in, since they are made of what is parsed here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 from mailbridge.config.auth import parse_credentials, parse_mechanisms, require_fit
 from mailbridge.config.defaults import MessageDefaults
@@ -26,6 +25,7 @@ from mailbridge.config.groups import (
     parse_retry,
     parse_timeouts,
 )
+from mailbridge.config.options import Options
 from mailbridge.config.services import with_service
 from mailbridge.config.urls import options_of_url
 from mailbridge.config.values import (
@@ -40,9 +40,11 @@ from mailbridge.config.values import (
 )
 from mailbridge.errors import ConfigurationError
 
-#: From what stands for a server (options, a URL, a configuration) to its configuration.
-Build = Callable[[object], "SMTPConfig"]
+C = TypeVar("C")
+S = TypeVar("S")
 
+KNOWN = sorted(Options.__annotations__)
+_GROUPS = ("tls", "timeouts", "pool", "rate", "retry", "oauth2", "defaults", "dkim", "dsn")
 # Each server names these for itself: a password that was meant for one must not go to another.
 OF_ONE_SERVER = ("url", "service", "host", "port", "username", "password", "oauth2")
 # These are about a send as a whole, whichever servers it tries.
@@ -52,32 +54,84 @@ _STAGES = ("connect", "greeting", "command", "data", "final")
 _OWN_NAMES = ("priority", "weight", "config")
 
 
-def parse_servers(value: object, known: Sequence[str], build: Build) -> tuple[ServerOptions, ...]:
-    """The servers in the order of their priorities.
+def parse(given: Mapping[str, Any], config_class: type[C], server_class: type[S]) -> dict[str, Any]:
+    """The values of the fields of `config_class` that the options `given` stand for.
 
-    `known` are the names of options, and `build` makes a configuration of what stands for one.
-
-    Each is a mapping of options with `priority` and `weight` beside them, a mapping of these two and
-    `config`, a URL, an `SMTPConfig` or a `ServerOptions`.
+    With `servers` they hold objects of `server_class`. Raises `ConfigurationError`.
     """
-    if isinstance(value, (str, Mapping)) or not isinstance(value, (list, tuple)):
-        hint = "Each is a dict of options, a URL or an SMTPConfig. A URL can't hold a list of servers."
-        error = invalid("servers", f"must be a list, not {type(value).__name__}")
-        error.hint = hint
-        raise error
-    if not value:
-        raise invalid("servers", "must name at least one server")
-    servers = []
-    for number, entry in enumerate(value):
-        try:
-            servers.append(_parse_server(entry, known, build))
-        except ConfigurationError as error:
-            error.reword(f"servers[{number}]: {error.message}")
-            raise
-    return tuple(sorted(servers, key=lambda server: server.priority))
+    options = _named(given)
+    if options.get("servers", ()) == ():  # what the field holds where there is one server
+        options.pop("servers", None)
+        return _parse_one(options)
+    return _Servers(config_class, server_class, options).parse()
 
 
-def refuse_beside_servers(options: Mapping[str, Any]) -> None:
+class _Servers:
+    """What is given beside `servers` holds for each server that does not say it itself.
+
+    An entry is a mapping of options with `priority` and `weight` beside them, a mapping of these two and
+    `config`, a URL, a configuration or a `ServerOptions`.
+    """
+
+    def __init__(self, config_class: type[Any], server_class: type[Any], options: dict[str, Any]) -> None:
+        self._config_class = config_class
+        self._server_class = server_class
+        self._options = options
+        self._defaults = _with_spelt_timeouts({n: v for n, v in options.items() if n not in OF_THE_MAILER})
+
+    def parse(self) -> dict[str, Any]:
+        _refuse_beside_servers(self._options)
+        servers = self._in_order(self._options["servers"])
+        of_the_whole = {*OF_THE_MAILER, "timeout", "timeouts"} - {"servers"}
+        own = _parse_one({name: value for name, value in self._options.items() if name in of_the_whole})
+        first = servers[0].config
+        values = {field.name: getattr(first, field.name) for field in fields(first)}
+        return values | {name: own[name] for name in of_the_whole & own.keys()} | {"servers": servers}
+
+    def _in_order(self, value: object) -> tuple[Any, ...]:
+        if isinstance(value, (str, Mapping)) or not isinstance(value, (list, tuple)):
+            hint = "Each is a dict of options, a URL or an SMTPConfig. A URL can't hold a list of servers."
+            error = invalid("servers", f"must be a list, not {type(value).__name__}")
+            error.hint = hint
+            raise error
+        if not value:
+            raise invalid("servers", "must name at least one server")
+        servers = []
+        for number, entry in enumerate(value):
+            try:
+                servers.append(self._server(entry))
+            except ConfigurationError as error:
+                error.reword(f"servers[{number}]: {error.message}")
+                raise
+        return tuple(sorted(servers, key=lambda server: server.priority))
+
+    def _server(self, entry: object) -> Any:
+        if isinstance(entry, self._server_class):
+            _refuse_values(entry.config)
+            return entry
+        own: dict[str, Any] = {}
+        if isinstance(entry, Mapping):
+            options = {str(name): each for name, each in entry.items() if each is not None}
+            own = {name: options.pop(name) for name in _OWN_NAMES if name in options}
+            if "config" in own and options:
+                raise invalid(next(iter(options)), "can't stand beside 'config', which has the options")
+            entry = own.pop("config", options)
+        if isinstance(entry, Mapping):
+            _refuse_names(entry)
+        config = self._config(entry)
+        _refuse_values(config)
+        return self._server_class(config=config, **own)
+
+    def _config(self, value: object) -> Any:
+        if isinstance(value, self._config_class):
+            return value
+        if not isinstance(value, Mapping):
+            value = {"url": value}
+        own = _with_spelt_timeouts(with_service(_with_url(_named(value))))
+        return self._config_class(**_layered(own, self._defaults))
+
+
+def _refuse_beside_servers(options: Mapping[str, Any]) -> None:
     """Raise for options that only one server can have."""
     for name in OF_ONE_SERVER:
         if name in options:
@@ -86,7 +140,7 @@ def refuse_beside_servers(options: Mapping[str, Any]) -> None:
             raise error
 
 
-def with_spelt_timeouts(options: Mapping[str, Any]) -> dict[str, Any]:
+def _with_spelt_timeouts(options: Mapping[str, Any]) -> dict[str, Any]:
     """`options` with the limits that `timeout` stands for, so that layers can be laid over each other."""
     spelt = dict(options)
     limits = spelt.get("timeouts", {})
@@ -95,25 +149,7 @@ def with_spelt_timeouts(options: Mapping[str, Any]) -> dict[str, Any]:
     return spelt
 
 
-def _parse_server(entry: object, known: Sequence[str], build: Build) -> ServerOptions:
-    if isinstance(entry, ServerOptions):
-        _refuse_values(entry.config)
-        return entry
-    own: dict[str, Any] = {}
-    if isinstance(entry, Mapping):
-        options = {str(name): each for name, each in entry.items() if each is not None}
-        own = {name: options.pop(name) for name in _OWN_NAMES if name in options}
-        if "config" in own and options:
-            raise invalid(next(iter(options)), "can't stand beside 'config', which has the options")
-        entry = own.pop("config", options)
-    if isinstance(entry, Mapping):
-        _refuse_names(entry, known)
-    config = build(entry)
-    _refuse_values(config)
-    return ServerOptions(config=config, **own)
-
-
-def _refuse_values(config: "SMTPConfig") -> None:
+def _refuse_values(config: Any) -> None:
     """Raise for a ready configuration that has what is about a send as a whole: it would say nothing here."""
     bare = type(config)()
     for name in OF_THE_MAILER:
@@ -125,44 +161,12 @@ def _belongs_beside(name: str) -> ConfigurationError:
     return invalid(name, "belongs beside 'servers', not to one of them")
 
 
-def _refuse_names(options: Mapping[str, Any], known: Sequence[str]) -> None:
+def _refuse_names(options: Mapping[str, Any]) -> None:
     for name in options:
         if name in OF_THE_MAILER:
             raise _belongs_beside(name)
-        if name not in known:
-            raise unknown_option(str(name), sorted({*known, *_OWN_NAMES} - {*OF_THE_MAILER}))
-
-
-KNOWN = sorted(Options.__annotations__)
-_GROUPS = ("tls", "timeouts", "pool", "rate", "retry", "oauth2", "defaults", "dkim", "dsn")
-
-
-def _parse(given: Mapping[str, Any]) -> dict[str, Any]:
-    options = _named(given)
-    if options.get("servers", ()) == ():  # what the field holds where there is one server
-        options.pop("servers", None)
-        return _parse_one(options)
-    return _parse_several(options)
-
-
-def _parse_several(options: dict[str, Any]) -> dict[str, Any]:
-    """What is said beside `servers` holds for each server that does not say it itself."""
-    refuse_beside_servers(options)
-    defaults = {name: value for name, value in options.items() if name not in OF_THE_MAILER}
-
-    def build(value: object) -> SMTPConfig:
-        if isinstance(value, SMTPConfig):
-            return value
-        if not isinstance(value, Mapping):
-            value = {"url": value}
-        own = with_service(_with_url(_named(value)))
-        return SMTPConfig.from_mapping(_layered(with_spelt_timeouts(own), with_spelt_timeouts(defaults)))
-
-    servers = parse_servers(options["servers"], KNOWN, build)
-    of_the_whole = {*OF_THE_MAILER, "timeout", "timeouts"} - {"servers"}
-    own = _parse_one({name: value for name, value in options.items() if name in of_the_whole})
-    values = {field.name: getattr(servers[0].config, field.name) for field in fields(SMTPConfig)}
-    return values | {name: own[name] for name in of_the_whole & own.keys()} | {"servers": servers}
+        if name not in KNOWN:
+            raise unknown_option(str(name), sorted({*KNOWN, *_OWN_NAMES} - {*OF_THE_MAILER}))
 
 
 def _parse_one(given: dict[str, Any]) -> dict[str, Any]:

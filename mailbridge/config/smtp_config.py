@@ -5,11 +5,10 @@ All options are parsed and checked here, once, whether they come as keywords, fr
 files only the key of DKIM is read.
 """
 
-import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, Unpack
 
 from mailbridge.config.auth import may_lack_password
 from mailbridge.config.defaults import MessageDefaults
@@ -25,17 +24,14 @@ from mailbridge.config.groups import (
 )
 from mailbridge.config.libraries import load_libraries
 from mailbridge.config.oauth2 import OAuth2Options
-from mailbridge.config.parsing import (
-    KNOWN,
-    _parse,
-)
+from mailbridge.config.options import Family, Options, Security
+from mailbridge.config.parsing import KNOWN, parse
 from mailbridge.config.proxies import ProxyURL
 from mailbridge.config.services import Service
 from mailbridge.config.untrusted import untrusted_options
 from mailbridge.config.values import (
     as_count,
 )
-from mailbridge.logs import Log
 from mailbridge.message.delivery_options import DSN
 from mailbridge.secret import Secret, clear_locals
 
@@ -54,48 +50,6 @@ class ServerOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "priority", as_count("priority", self.priority, least=0))
         object.__setattr__(self, "weight", as_count("weight", self.weight))
-
-
-Security = Literal["tls", "starttls", "opportunistic", "none"]
-Family = Literal["any", "ipv4", "ipv6"]
-
-
-class Options(TypedDict, total=False):
-    """The option vocabulary, as keywords take it. None means "not given"."""
-
-    url: str | Secret | None
-    service: str | Service | None
-    host: str | None
-    port: int | None
-    protocol: Literal["smtp", "lmtp"] | None
-    security: Security | None
-    username: str | Callable[[], str] | None
-    password: str | Secret | Callable[[], str] | None
-    oauth2: OAuth2Options | Mapping[str, Any] | Callable[[], Any] | str | None
-    auth: str | list[str] | tuple[str, ...] | None
-    allow_insecure_auth: bool | None
-    tls: TLSOptions | Mapping[str, Any] | None
-    timeout: float | None
-    timeouts: Timeouts | Mapping[str, Any] | None
-    local_hostname: str | None
-    source_address: str | None
-    family: Family | None
-    allow_internal_networks: bool | None
-    guard_names: Literal["local", "proxy"] | None
-    pool: PoolOptions | Mapping[str, Any] | bool | None
-    rate: RateOptions | Mapping[str, Any] | RateLimiter | str | None
-    retry: RetryOptions | Mapping[str, Any] | int | None
-    proxy: str | Secret | Mapping[str, Any] | list[Any] | tuple[Any, ...] | None
-    proxy_protocol: Literal[1, 2] | None
-    pipelining: Literal["auto", "off"] | None
-    disable: list[str] | tuple[str, ...] | str | None
-    partial: Literal["deliver", "all-or-none"] | None
-    defaults: MessageDefaults | Mapping[str, Any] | None
-    dkim: DKIMOptions | Mapping[str, Any] | list[Any] | tuple[Any, ...] | None
-    dsn: DSN | Mapping[str, Any] | None
-    debug: bool | None
-    logger: str | logging.Logger | None
-    servers: list[Any] | tuple[Any, ...] | None
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -143,7 +97,7 @@ class SMTPConfig:
     def __init__(self, **options: Unpack[Options]) -> None:
         outer = sys.exception()
         try:
-            values = _parse(options)
+            values = parse(options, SMTPConfig, ServerOptions)
         except BaseException as error:
             # Error pages show local variables: no password, and no half of a configuration.
             clear_locals(error, outer=outer)
@@ -205,11 +159,6 @@ class SMTPConfig:
     def endpoints(self) -> tuple[ServerOptions, ...]:
         """The servers to send by, in the order of their priorities: those of `servers`, or this one alone."""
         return self.servers or (ServerOptions(config=self),)
-
-    @property
-    def log(self) -> Log:
-        """Where the lines about this server go."""
-        return Log(self.logger, self.server)
 
     @property
     def has_credentials(self) -> bool:

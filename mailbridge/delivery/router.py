@@ -155,6 +155,6 @@ class Router:
         if len(self.upstreams) == 1 or upstream.breaker.is_open == was_open:
             return
         if was_open:
-            upstream.config.log.works_again()
+            upstream.log.works_again()
         elif outcome is not None:
-            upstream.config.log.passed_over(outcome, upstream.breaker.seconds_left)
+            upstream.log.passed_over(outcome, upstream.breaker.seconds_left)

@@ -16,6 +16,7 @@ from mailbridge.delivery.router import AttemptLog, Candidate, Router
 from mailbridge.delivery.upstream import Upstream
 from mailbridge.delivery.verdicts import is_stale, judge, pause_before_next
 from mailbridge.errors import ConnectTimeout, DeadlineExceeded, MailbridgeError
+from mailbridge.logs import Log
 from mailbridge.message.envelope import Envelope
 from mailbridge.message.priority import NORMAL_LANE, Priority, lane_of
 from mailbridge.pool import Lease
@@ -36,6 +37,7 @@ class Session:
         self,
         config: SMTPConfig,
         router: Router,
+        log: Log,
         *,
         clock: Clock,
         sleep: Callable[[float], None],
@@ -43,6 +45,7 @@ class Session:
     ) -> None:
         self._config = config
         self._router = router
+        self._log = log
         self._clock = clock
         self._sleep = sleep
         self._random = random
@@ -77,7 +80,7 @@ class Session:
             result = self._deliver(outgoing, rendered, limit)
         except MailbridgeError as error:
             clear_locals(error, outer=outer)  # some hold what the message says
-            self._config.log.not_sent(
+            self._log.not_sent(
                 error,
                 connection_id=self._failed_on.get(error),
                 message_id=rendered.message_id,
@@ -91,7 +94,7 @@ class Session:
             if is_mine:
                 rendered.close()
         try:
-            self._config.log.sent(result, seconds=self._clock() - began)
+            self._log.sent(result, seconds=self._clock() - began)
         except BaseException as interrupt:  # while a handler works: the result is lost, the message is not
             interrupt.outcome_unknown = True  # type: ignore[attr-defined]  # also on KeyboardInterrupt
             raise
@@ -135,7 +138,7 @@ class Session:
         preferred = self._upstream if self._lease is not None else None
         for candidate in self._router.candidates(attempt_log, limit, preferred=preferred):
             if failed:
-                self._config.log.failed_over(failed[-1], candidate.upstream.name)
+                self._log.failed_over(failed[-1], candidate.upstream.name)
             self._go_to(candidate.upstream)
             try:
                 result = act(candidate)
@@ -176,7 +179,7 @@ class Session:
             raise error
         self.release()
         self.failure = None
-        self._config.log.attempt_failed(error, attempt, pause)
+        self._log.attempt_failed(error, attempt, pause)
         self._sleep(pause)
 
     def _attempt(
@@ -191,7 +194,7 @@ class Session:
             except MailbridgeError as error:
                 if not (lease.reused or lease.uses > 1) or not is_stale(error):
                     raise
-                self._config.log.session_replaced(error, lease.connection.id)
+                self._log.session_replaced(error, lease.connection.id)
         self._give_back(reusable=False, reason="stale")
         with candidate.upstream.limiter.permit(self._lane) as permit:
             lease = self._borrow_in_turn(permit, limit, candidate, fresh=True)

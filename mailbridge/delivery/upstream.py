@@ -11,6 +11,7 @@ from mailbridge.delivery.breakers import LoginBreaker, ServerBreaker
 from mailbridge.delivery.stats import ServerStats
 from mailbridge.delivery.verdicts import is_throttling
 from mailbridge.errors import MailbridgeError
+from mailbridge.logs import Log
 from mailbridge.pool import Pool
 from mailbridge.ratelimit.shared import limiter_for
 
@@ -31,11 +32,10 @@ class Upstream:
         self.priority = options.priority
         self.weight = options.weight
         self.name = name
+        self.log = Log.of(self.config)
         self.login_breaker = LoginBreaker(clock=clock)
         self.breaker = ServerBreaker(clock=clock, random=random)
-        self.pool = Pool(
-            self._open, self.config.pool, name=name, log=self.config.log, clock=clock, random=random
-        )
+        self.pool = Pool(self._open, self.config.pool, name=name, log=self.log, clock=clock, random=random)
         self.limiter = limiter_for(self.config, clock)
         self._before_opening = before_opening
         self._clock = clock
@@ -84,7 +84,7 @@ class Upstream:
             raise
 
     def _opened(self, deadline: Deadline) -> SMTPConnection:
-        connection = SMTPConnection(self.config, clock=self._clock)
+        connection = SMTPConnection(self.config, log=self.log, clock=self._clock)
         connection.connect(deadline)
         if not self.config.has_credentials:
             return connection

@@ -1,4 +1,4 @@
-"""The errors of who asked a pool in vain."""
+"""Errors raised when no connection could be leased."""
 
 from mailbridge.errors import DeadlineExceeded, MailbridgeError, PoolClosed, PoolTimeout
 

@@ -21,7 +21,6 @@ from typing import Generic, Protocol, TypeVar
 
 from mailbridge.config.groups import PoolOptions
 from mailbridge.message.priority import NORMAL_LANE
-from mailbridge.pool.pool import Pool
 from mailbridge.pool.stats import PoolStats
 
 
@@ -272,6 +271,21 @@ class Ledger(Generic[T]):
         return sorted((p for p in self.places if p.holder is None), key=lambda p: p.turn)
 
 
+class Lender(Protocol[T]):
+    """The pool that a lease goes back to."""
+
+    @property
+    def options(self) -> PoolOptions: ...
+
+    def here(self) -> "Ledger[T]":
+        """The ledger of this process: another one after a fork."""
+
+    def is_wanted_before(self, lane: int) -> bool:
+        """Whether a caller of an earlier lane waits."""
+
+    def release(self, lease: "Lease[T]", *, reusable: bool, reason: str) -> None: ...
+
+
 class Lease(Generic[T]):
     """A thing on loan. `release` it, or use it in a `with`: that releases it as reusable if the block
     ended without an exception and nobody released it inside.
@@ -284,7 +298,7 @@ class Lease(Generic[T]):
 
     def __init__(
         self,
-        pool: "Pool[T]",
+        pool: Lender[T],
         ledger: Ledger[T],
         claim: Claim[T],
         place: Place[T],
@@ -304,7 +318,7 @@ class Lease(Generic[T]):
         """Counts one message more on this lease; False if the thing is worn, or was lent before a fork and
         belongs to the parent: it should go back instead.
         """
-        if self.ledger is not self.pool._here():
+        if self.ledger is not self.pool.here():
             return False
         if self.claim.granted is not self.place or self.uses >= self.pool.options.max_messages:
             return False

@@ -58,7 +58,7 @@ class Pool(Generic[T]):
         self._open_connection = open_thing
         self._clock = clock
         self._random = random
-        # By process: see _here.
+        # By process: see here.
         self._ledgers: dict[int, Ledger[T]] = {os.getpid(): Ledger(options)}
 
     def acquire(
@@ -73,13 +73,13 @@ class Pool(Generic[T]):
         Raises `PoolTimeout` after `options.acquire_timeout` seconds in the queue, `DeadlineExceeded`
         if `deadline` came before that, `PoolClosed`, and whatever `open_thing` raises.
         """
-        ledger = self._here()
+        ledger = self.here()
         claim: Claim[T] = Claim(fresh=fresh, lane=lane)
         return self._wholly(ledger, claim, lambda: self._lend(ledger, claim, deadline))
 
     def is_wanted_before(self, lane: int) -> bool:
         """Whether somebody of an earlier lane waits: who has a thing between two uses may step back."""
-        ledger = self._here()
+        ledger = self.here()
         with ledger.lock:
             return bool(ledger.queue) and ledger.queue[0].lane < lane
 
@@ -91,7 +91,7 @@ class Pool(Generic[T]):
         """
         if lease.pool is not self:
             raise ValueError(f"This lease was taken from {lease.pool!r}, not from {self!r}")
-        ledger = self._here()
+        ledger = self.here()
         if lease.ledger is not ledger:
             lease.place.abandon()  # lent before a fork: the session belongs to the parent
             return
@@ -103,13 +103,13 @@ class Pool(Generic[T]):
         Callers in the queue get `PoolClosed`, and so do all that come later. Those that have their
         place already are under way: they get their lease. Waits at most `drain` seconds for these.
         """
-        ledger = self._here()
+        ledger = self.here()
         closer: Claim[T] = Claim()
         self._wholly(ledger, closer, lambda: self._shut(ledger, closer, drain))
 
     def discard_idle(self) -> None:
         """Closes all idle things; those lent may still come back."""
-        ledger = self._here()
+        ledger = self.here()
         claim: Claim[T] = Claim()
         self._wholly(ledger, claim, lambda: self._close_idle(ledger, claim, Ending.DISCARDED))
 
@@ -121,7 +121,7 @@ class Pool(Generic[T]):
         nothing changes. Idle things that are too many are closed here, lent ones when they come back.
         Whether it made a difference; never where the pool is off.
         """
-        ledger = self._here()
+        ledger = self.here()
         claim: Claim[T] = Claim()
         return self._wholly(ledger, claim, lambda: self._shrink(ledger, claim, since))
 
@@ -138,14 +138,14 @@ class Pool(Generic[T]):
 
     def stats(self) -> PoolStats:
         """The numbers of this moment, in this process."""
-        ledger = self._here()
+        ledger = self.here()
         with ledger.lock:
             ledger.size.recover(self._clock())
             return ledger.stats(self.name)
 
     @property
     def closed(self) -> bool:
-        return self._here().closed
+        return self.here().closed
 
     def __repr__(self) -> str:
         now = self.stats()
@@ -158,7 +158,7 @@ class Pool(Generic[T]):
 
     # Fork
 
-    def _here(self) -> Ledger[T]:
+    def here(self) -> Ledger[T]:
         """The books of this process; in a child that was just forked, empty ones.
 
         The pid is compared, as fork in C runs no hooks. No lock is taken: an inherited one may be held

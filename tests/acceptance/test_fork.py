@@ -235,7 +235,7 @@ def test_each_generation_has_its_own_sessions(fork: str, server: ScriptedServer)
 
 
 REGISTRY = "registry._registry._lock"
-POOL = "mailer_for(CONFIG)._router.upstreams[0].pool._here().lock"
+POOL = "mailer_for(CONFIG)._router.upstreams[0].pool.here().lock"
 BREAKER = "mailer_for(CONFIG)._router.upstreams[0].login_breaker._here().changed"
 STRPTIME = "__import__('_strptime')._cache_lock"  # the standard library's, and not freed by a fork
 LOG_HANDLER = "handler.lock"

@@ -152,7 +152,7 @@ def views_of_mailer(mailer: Mailer) -> Iterator[str]:
             yield repr(vars(connection))
     if not callable(mailer.config.password):  # what a callable is pickled as is not ours
         yield from pickled(mailer.config)
-    for place in upstream.pool._here().places:
+    for place in upstream.pool.here().places:
         if place.connection is not None:
             yield from views_of_connection(place.connection)
 

@@ -1,4 +1,4 @@
-"""mailbridge_django.mailers: Django's, or what stands in for it."""
+"""mailbridge_django.handler: Django's, or what stands in for it."""
 
 from typing import Any
 

@@ -46,7 +46,7 @@ HANDED_TO = {"take": "match"}
 
 
 def uses_by_name() -> dict[str, dict[str, set[str]]]:
-    """Which methods are called on a name, by module: {"mailbridge.message.mailbox": {"_LABEL": {"fullmatch"}}}."""
+    """Which methods are called on a name, by module: {"mailbridge.urls": {"_LABEL": {"fullmatch"}}}."""
     found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for path, tree in sources():
         parts = path.relative_to(ROOT).with_suffix("").parts

@@ -1,12 +1,13 @@
-"""The names of SASL mechanisms (RFC 4422): built-in, registered, or a dotted path; and what each one needs."""
+"""The names of SASL mechanisms (RFC 4422), built-in, registered or a dotted path, and what each one needs."""
 
 import re
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import Any
 
-from mailbridge.config.values import imported
+from mailbridge.errors import ConfigurationError
 
 _SCRAM = [f"SCRAM-SHA-{size}{plus}" for plus in ("-PLUS", "") for size in ("512", "256", "1")]
 
@@ -53,11 +54,21 @@ def register_sasl(name: str, mechanism: CustomMechanism) -> None:
 
 
 def custom(name: str) -> tuple[str, CustomMechanism] | None:
-    """The name on the wire and the code of a registered mechanism or a dotted path; None for others."""
+    """The name on the wire and the code of a registered mechanism or a dotted path; None for others.
+
+    Whether a path leads to a mechanism is checked where the option `auth` is parsed.
+    """
     if "." in name:
-        return _imported(name)
+        mechanism = resolve_name(name)
+        return mechanism.name.upper(), mechanism
     found = registered.get(name)
     return None if found is None else (name, found)
+
+
+def is_mechanism(found: object) -> bool:
+    """Whether what a dotted path leads to can be a mechanism: it is callable and has a `name`."""
+    name = getattr(found, "name", None)
+    return callable(found) and isinstance(name, str) and _MECHANISM.fullmatch(name.upper()) is not None
 
 
 def wire_name(name: str) -> str:
@@ -70,14 +81,6 @@ def is_installed(name: str) -> bool:
     """Whether the library behind a built-in mechanism is there."""
     extra = EXTRAS[name]
     return not extra or find_spec(LIBRARIES[extra]) is not None
-
-
-def _imported(path: str) -> tuple[str, CustomMechanism]:
-    found = imported("auth", path)
-    name = getattr(found, "name", None)
-    if not callable(found) or not isinstance(name, str) or not _MECHANISM.fullmatch(name.upper()):
-        raise _invalid(f"names {path!r}, which is no mechanism: a class or callable with a `name`")
-    return name.upper(), found
 
 
 def _invalid(problem: str) -> ConfigurationError:

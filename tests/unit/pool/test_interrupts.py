@@ -164,7 +164,7 @@ class Returning(Scene):
         self.finish()
 
     def after_interrupt(self, struck_in: list[str]) -> None:
-        if (struck_in[-1] == "release" and len(struck_in) == 1) or "_here" in struck_in:
+        if (struck_in[-1] == "release" and len(struck_in) == 1) or "here" in struck_in:
             # Struck before the pool had begun: the lease is still the borrower's, who tries again.
             assert self.pool.stats().lent == 3
             self.pool.release(self.leases[0], reusable=False)
