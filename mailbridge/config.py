@@ -6,7 +6,6 @@ files only the key of DKIM is read.
 """
 
 import logging
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict, Unpack
@@ -45,7 +44,7 @@ from mailbridge.options import (
 )
 from mailbridge.proxies import ProxyURL
 from mailbridge.rate_options import RateLimiter, RateOptions, parse_rate
-from mailbridge.secret import Secret, clear_locals
+from mailbridge.secret import Secret, clears_locals
 from mailbridge.server_options import (
     OF_THE_MAILER,
     ServerOptions,
@@ -141,36 +140,26 @@ class SMTPConfig:
     service: Service | None
     servers: tuple[ServerOptions, ...]
 
+    @clears_locals  # error pages show them: no password, and no half of a configuration
     def __init__(self, **options: Unpack[Options]) -> None:
-        outer = sys.exception()
-        try:
-            values = _parse(options)
-        except BaseException as error:
-            # Error pages show local variables: no password, and no half of a configuration.
-            clear_locals(error, outer=outer)
-            del self, options
-            raise
-        for name, value in values.items():
+        for name, value in _parse(options).items():
             object.__setattr__(self, name, value)
         load_libraries(self)
 
     @classmethod
+    @clears_locals
     def from_mapping(cls, options: Mapping[str, Any]) -> "SMTPConfig":
         """The configuration that a mapping of options describes; the names are those of keywords."""
-        try:
-            return cls(**{str(name): value for name, value in options.items()})
-        finally:
-            del options
+        return cls(**{str(name): value for name, value in options.items()})
 
     @classmethod
+    @clears_locals
     def from_url(cls, url: str | Secret, /, **options: Unpack[Options]) -> "SMTPConfig":
         """`smtp://user:password@host:port/?option=value`; options beside the URL win."""
-        try:
-            return cls.from_mapping({**options, "url": url})
-        finally:
-            del url, options
+        return cls.from_mapping({**options, "url": url})
 
     @classmethod
+    @clears_locals
     def from_untrusted(cls, source: str | Secret | Mapping[str, Any], /) -> "SMTPConfig":
         """The configuration of a server that somebody who is not trusted names: a tenant, a form, a row.
 
@@ -178,15 +167,7 @@ class SMTPConfig:
         and timeouts (at most 120 seconds each), and nothing else. Only public addresses are reached
         (`allow_internal_networks=False`). Raises `ConfigurationError`, which shows no value.
         """
-        outer = sys.exception()
-        try:
-            options = untrusted_options(source)
-        except BaseException as error:
-            clear_locals(error, outer=outer)
-            raise
-        finally:
-            del source
-        return cls.from_mapping(options)
+        return cls.from_mapping(untrusted_options(source))
 
     @property
     def server(self) -> str:

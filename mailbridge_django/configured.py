@@ -14,7 +14,16 @@ from django.core.mail.backends import smtp
 from django.utils.encoding import force_str
 
 import mailbridge
-from mailbridge import ConfigurationError, Envelope, InvalidAddress, Mailer, Secret, SMTPConfig, shown_name
+from mailbridge import (
+    ConfigurationError,
+    Envelope,
+    InvalidAddress,
+    Mailer,
+    Secret,
+    SMTPConfig,
+    clears_locals,
+    shown_name,
+)
 from mailbridge_django import error_reports
 from mailbridge_django import options as naming
 from mailbridge_django.compat import KNOWS_MAILERS, InvalidMailer, MailerMisconfigured, uses_mailers
@@ -35,6 +44,7 @@ class ConfiguredBackend(smtp.EmailBackend):
     username: Any
     connection: Mailer | None  # type: ignore[assignment]  # Django's is an smtplib.SMTP
 
+    @clears_locals
     def __init__(
         self,
         host: str | None = None,
@@ -61,7 +71,6 @@ class ConfiguredBackend(smtp.EmailBackend):
             ssl_certfile=ssl_certfile,
             **{name: kwargs.pop(name) for name in naming.OWN_NAMES if name in kwargs},
         )
-        del password  # a traceback shows local variables
         self._keywords = {**keywords, **kwargs, "fail_silently": fail_silently}
         alias = kwargs.setdefault("alias", AD_HOC if uses_mailers() else None)
         package = naming.package_options() if alias is None else {}

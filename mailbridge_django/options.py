@@ -16,7 +16,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 import mailbridge
-from mailbridge import ConfigurationError, Secret, SMTPConfig, TLSOptions
+from mailbridge import ConfigurationError, Secret, SMTPConfig, TLSOptions, clears_locals
 from mailbridge_django.compat import MailerMisconfigured
 
 #: mailbridge's options, beside those whose names Django has too. The core refuses what it can't do yet.
@@ -174,6 +174,7 @@ def of_the_core(options: Options) -> Options:
     return own
 
 
+@clears_locals
 def build_config(options: Options, alias: str | None) -> SMTPConfig:
     """The configuration. Raises MailerMisconfigured, which names the alias."""
     try:

@@ -40,19 +40,19 @@ FAULTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def leaks(error: BaseException) -> list[str]:
-    """Where Sentry, with its default settings, shows a sentinel of `error`.
+def leaks(error: BaseException, mark: str = MARK) -> list[str]:
+    """Where Sentry, with its default settings, shows what bears `mark`.
 
     In the local variables of our frames, or in the messages; but an address may stand in the message of
     an error, and so in the repr of that error.
     """
     links: list[Any] = event_from_exception(error)[0]["exception"]["values"]
     allowed = [str(link["value"]) for link in links]
-    found = [f"message: {text}" for text in allowed if MARK in without(text, ADDRESSES)]
+    found = [f"message: {text}" for text in allowed if mark in without(text, ADDRESSES)]
     shown = dict(_variables(links))
     assert shown, "no frame of ours"
     for name, value in shown.items():
-        if MARK in without(unquoted(repr(value)), [unquoted(text) for text in allowed if MARK in text]):
+        if mark in without(unquoted(repr(value)), [unquoted(text) for text in allowed if mark in text]):
             found.append(f"{name} = {value}")
     return found
 
