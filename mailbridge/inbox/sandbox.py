@@ -7,8 +7,9 @@ browser's to say, and the browser is what must be stopped.
 
 import base64
 import re
+from functools import cache
 
-from mailbridge.inbox.mail import Part, Reading
+from mailbridge.inbox.mail import Reading
 
 # Popups, so that a link in a mail can be tried: it opens a page of its own, which knows nothing of this one.
 SANDBOX = "allow-popups allow-popups-to-escape-sandbox"
@@ -20,10 +21,13 @@ _HEAD = (
     '<!doctype html><meta charset="utf-8"><base target="_blank">'
     "<style>body{margin:1rem 1.25rem;font-family:system-ui,sans-serif}</style>"
 )
+_LEFT_OUT = "<p><small>Not all images are shown ({} left out): together they are too large.</small></p>"
+_ADDRESS = len("data:image/svg+xml;base64,") + 4  # characters, with the end of base64
 _LOCAL = "data:"
 _REMOTE = "data: http: https:"
-#: Of images that the mail brings along, all together; more would make the document too large to show.
-_MOST_IMAGE_BYTES = 20 * 1024 * 1024
+#: Characters of the images that the mail brings along, each as often as it is shown. An image stands in the
+#: document wherever it is named: a small mail could make a document of gigabytes.
+MOST_IMAGE_CHARACTERS = 20 * 1024 * 1024
 
 
 def policy(*, remote: bool) -> str:
@@ -50,21 +54,30 @@ def headers(*, remote: bool) -> dict[str, str]:
 
 
 def document(reading: Reading) -> str:
-    """The html, with the images that the mail brings along put in their places."""
-    images = _images(reading.parts)
-    html = _CID.sub(lambda found: images.get(found[1].lower(), found[0]), reading.html)
-    return _HEAD + html
+    """The html, with the images that the mail brings along put in their places, while there is room."""
+    images = {part.content_id.lower(): part for part in reading.parts if part.content_type in _IMAGES}
+    left = MOST_IMAGE_CHARACTERS
+    left_out = 0
 
+    @cache
+    def address(name: str) -> str:
+        part = images[name]
+        return f"data:{part.content_type};base64,{base64.b64encode(part.content).decode('ascii')}"
 
-def _images(parts: tuple[Part, ...]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    left = _MOST_IMAGE_BYTES
-    for part in parts:
-        if part.content_id and part.content_type in _IMAGES and part.size <= left:
-            left -= part.size
-            data = base64.b64encode(part.content).decode("ascii")
-            found[part.content_id.lower()] = f"data:{part.content_type};base64,{data}"
-    return found
+    def put(found: re.Match[str]) -> str:
+        nonlocal left, left_out
+        part = images.get(found[1].lower())
+        if part is None:
+            return found[0]
+        if part.size * 4 // 3 + _ADDRESS > left:
+            left_out += 1
+            return found[0]
+        shown = address(found[1].lower())
+        left -= len(shown)
+        return shown
+
+    html = _CID.sub(put, reading.html)
+    return _HEAD + (_LEFT_OUT.format(left_out) if left_out else "") + html
 
 
 def has_remote_content(html: str) -> bool:

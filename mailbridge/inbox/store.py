@@ -12,19 +12,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 from mailbridge.inbox.mail import Reading, read
-from mailbridge.reply import printable
+from mailbridge.inbox.maildir import read_files, with_facts
 
 #: Mails that are kept in memory; the oldest go first.
 MOST_MAILS = 1000
 #: Their bytes, all together: 256 MB.
 MOST_BYTES = 256 * 1024 * 1024
-# What stands before each mail in a Maildir, as local delivery agents write it.
-_FACTS = ("Return-Path", "X-Original-To", "X-Received-From", "X-Received-User")
-
-T = TypeVar("T")
 
 
 def _now() -> datetime:
@@ -102,10 +97,7 @@ class Inbox:
         self._version = 0
         self._is_closed = False
         self._filing = threading.Lock()  # a Maildir's list of its files is for one thread
-        self._maildir = mailbox.Maildir(maildir) if maildir is not None else None
-        if self._maildir is not None and maildir is not None:
-            with self._changed:
-                self._read_maildir(self._maildir, maildir)
+        self._maildir = self._opened(maildir) if maildir is not None else None
 
     def __len__(self) -> int:
         return len(self._mails)
@@ -130,7 +122,7 @@ class Inbox:
         key: str | None = None
         if self._maildir is not None:
             with self._filing:
-                key = self._maildir.add(_with_facts(facts, content))
+                key = self._maildir.add(with_facts(facts, content))
         with self._changed:
             mail = self._enter(content, sender, tuple(recipients), client, user, is_encrypted)
             if key is not None:
@@ -199,16 +191,22 @@ class Inbox:
         self, *, after: int = 0, to: str = "", subject: str = "", timeout: float = 10.0
     ) -> ReceivedMail | None:
         """The first mail with a number above `after` that matches, waiting `timeout` seconds for it."""
-
-        def first() -> ReceivedMail | None:
-            mails = (mail for mail in self._mails.values() if mail.number > after)
-            return next((mail for mail in mails if mail.matches("", to, subject)), None)
-
-        return self._wait_for(first, timeout)
+        end = self._clock() + timeout
+        while True:
+            with self._changed:
+                version = self._version
+                mails = [mail for mail in self._mails.values() if mail.number > after]
+            # Outside the lock: what takes long to read holds nobody who brings a mail or looks at others.
+            for mail in mails:
+                if mail.matches("", to, subject):
+                    return mail
+                after = mail.number
+            if not self._wait_until_other(version, end):
+                return None
 
     def wait_for_change(self, version: int, timeout: float = 25.0) -> int:
         """The version, once it is another than `version`, or after `timeout` seconds."""
-        self._wait_for(lambda: self._version != version, timeout)
+        self._wait_until_other(version, self._clock() + timeout)
         return self._version
 
     def close(self) -> None:
@@ -217,44 +215,30 @@ class Inbox:
             self._is_closed = True
             self._changed.notify_all()
 
-    def _wait_for(self, found: Callable[[], T], timeout: float) -> T:
-        end = self._clock() + timeout
+    def _wait_until_other(self, version: int, end: float) -> bool:
+        """Wait until the version is another; false if `end` comes first, or the inbox is closed."""
         with self._changed:
-            while not (result := found()) and not self._is_closed and (left := end - self._clock()) > 0:
+            while self._version == version:
+                left = end - self._clock()
+                if self._is_closed or left <= 0:
+                    return False
                 self._changed.wait(left)
-            return result
+            return True
 
     def _tell(self) -> None:
         self._version += 1
         self._changed.notify_all()
 
-    def _read_maildir(self, maildir: mailbox.Maildir, path: Path) -> None:
-        files = [file for folder in ("new", "cur") for file in (path / folder).iterdir()]
-        arrivals = {file.name.partition(maildir.colon)[0]: file.stat().st_mtime for file in files}
-        for key in sorted(arrivals, key=arrivals.__getitem__)[-self._limit :]:
-            facts, content = _without_facts(maildir.get_bytes(key))
-            arrived = datetime.fromtimestamp(arrivals[key], UTC)
-            recipients = tuple(filter(None, facts[1].split(", ")))
-            sender = facts[0].removeprefix("<").removesuffix(">")
-            mail = self._enter(content, sender, recipients, facts[2], facts[3], False, arrived)
-            if mail.id in self._mails:
-                self._files[mail.id] = key
-
-
-def _with_facts(facts: Sequence[str], content: bytes) -> bytes:
-    """The mail with its envelope in front, and the line ends that files on this system have."""
-    lines = (f"{name}: {printable(value)}\n" for name, value in zip(_FACTS, facts, strict=True))
-    return "".join(lines).encode("utf-8", "replace") + content.replace(b"\r\n", b"\n")
-
-
-def _without_facts(data: bytes) -> tuple[tuple[str, ...], bytes]:
-    """The facts and the mail as it was received; of a file that somebody else has put there, no facts."""
-    values: list[str] = []
-    rest = data.replace(b"\r\n", b"\n")
-    for name in _FACTS:
-        line, _, after = rest.partition(b"\n")
-        if not line.startswith(f"{name}: ".encode()):
-            return ("",) * len(_FACTS), data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-        values.append(line[len(name) + 2 :].decode("utf-8", "replace").strip())
-        rest = after
-    return tuple(values), rest.replace(b"\n", b"\r\n")
+    def _opened(self, folder: Path) -> mailbox.Maildir:
+        maildir = mailbox.Maildir(folder)
+        for name in ("tmp", "new", "cur"):  # the library makes them only together with the folder
+            (folder / name).mkdir(mode=0o700, exist_ok=True)
+        files = read_files(folder, limit=self._limit, limit_bytes=self._limit_bytes, colon=maildir.colon)
+        with self._changed:
+            for file in files:
+                mail = self._enter(
+                    file.content, file.sender, file.recipients, file.client, file.user, False, file.arrived_at
+                )
+                if mail.id in self._mails:
+                    self._files[mail.id] = file.key
+        return maildir

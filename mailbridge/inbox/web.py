@@ -204,6 +204,7 @@ def whole(mail: ReceivedMail) -> dict[str, Any]:
         "html": said.html,
         "has_remote_content": sandbox.has_remote_content(said.html),
         "headers": [list(header) for header in said.headers],
+        "left_out": list(said.left_out),
         "parts": [_part(mail, number, part) for number, part in enumerate(said.parts)],
         "client": mail.client,
         "user": mail.user,

@@ -122,6 +122,8 @@ async function open() {
   $("facts").replaceChildren(...facts(mail));
   $("files").replaceChildren(...mail.parts.map(file));
   $("files").hidden = mail.parts.length === 0;
+  $("left-out").textContent = mail.left_out.join(" ");
+  $("left-out").hidden = mail.left_out.length === 0;
   $("download").href = `${mail.source_url}?download`;
   if (view === "html" && !mail.html) view = "text";
   if (view === "text" && !mail.text && mail.html) view = "html";

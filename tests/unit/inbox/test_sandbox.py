@@ -29,6 +29,28 @@ def test_what_is_no_image_is_left_out() -> None:
     assert document.endswith('<img src="cid:odd"><img src="cid:page">')
 
 
+class TestLimit:
+    """An image stands in the document as often as it is named: what counts is each use."""
+
+    def test_an_image_that_is_named_many_times(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sandbox, "MOST_IMAGE_CHARACTERS", 10_000)
+        document = sandbox.document(reading_of("<img src=cid:Logo@shop >" * 1000, IMAGE))
+        shown = document.count("data:image/png;base64,iVBORw==")
+        assert 0 < shown == 1000 - document.count("cid:Logo@shop")
+        assert shown * len("data:image/png;base64,iVBORw==") <= 10_000
+        assert f"({1000 - shown} left out)" in document
+
+    def test_what_fits_behind_one_that_does_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sandbox, "MOST_IMAGE_CHARACTERS", 100)
+        large = replace(IMAGE, content=b"x" * 100, content_id="large")
+        document = sandbox.document(reading_of("<img src=cid:large ><img src=cid:logo@shop >", large, IMAGE))
+        assert "cid:large" in document
+        assert "base64,iVBORw==" in document
+
+    def test_nothing_is_said_where_nothing_is_left_out(self) -> None:
+        assert "left out" not in sandbox.document(reading_of("<img src=cid:logo@shop >", IMAGE))
+
+
 def test_links_open_beside_the_frame() -> None:
     assert '<base target="_blank">' in sandbox.document(reading_of("<a href='https://x.example'>x</a>"))
 

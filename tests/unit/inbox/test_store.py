@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailbridge.inbox import Inbox, ReceivedMail
+from mailbridge.inbox import Inbox, Reading, ReceivedMail, maildir, read, store
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -25,6 +26,25 @@ def put(
     return inbox.add(
         content, sender="bounces@example.com", recipients=[to], client="127.0.0.1:4", user="shop"
     )
+
+
+def _sparse(path: Path, _: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+
+#: What somebody could put into a Maildir: called with its path, and the path of a file elsewhere.
+HOSTILE: dict[str, Callable[[Path, Path], object]] = {
+    "folder": lambda path, _: path.mkdir(),
+    "FIFO": lambda path, _: os.mkfifo(path),
+    "dangling link": lambda path, _: path.symlink_to("/nowhere/at/all"),
+    "link to itself": lambda path, _: path.symlink_to(path),
+    "link to a file elsewhere": lambda path, secret: path.symlink_to(secret),
+    "link to a device": lambda path, _: path.symlink_to("/dev/zero"),
+    "dot file": lambda path, _: path.with_name(".odd").write_text("Subject: hidden"),
+    "too large": lambda path, _: path.write_bytes(b"x" * 10_001),
+    "sparse": _sparse,
+}
 
 
 class TestMemory:
@@ -132,6 +152,46 @@ class TestWaiting:
         sender.join()
         assert inbox.wait_for_change(inbox.version, timeout=0) == inbox.version
 
+    def test_nobody_is_held_while_a_mail_is_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        is_reading, go_on = threading.Event(), threading.Event()
+
+        def slowly(content: bytes) -> Reading:
+            is_reading.set()
+            assert go_on.wait(20)
+            return read(content)
+
+        monkeypatch.setattr(store, "read", slowly)
+        inbox = Inbox()
+        put(inbox, "slow")
+        with ThreadPoolExecutor(3) as threads:
+            waiter = threads.submit(inbox.wait, subject="slow", timeout=20)
+            assert is_reading.wait(20)
+            try:
+                assert threads.submit(put, inbox).result(timeout=10).number == 2
+                assert threads.submit(inbox.wait_for_change, 0).result(timeout=10) == inbox.version
+            finally:
+                go_on.set()
+            found = waiter.result(timeout=20)
+        assert found is not None
+        assert found.number == 1
+
+    def test_a_mail_is_asked_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[int] = []
+        matches = ReceivedMail.matches
+
+        def counted(mail: ReceivedMail, *words: str) -> bool:
+            asked.append(mail.number)
+            return matches(mail, *words)
+
+        monkeypatch.setattr(ReceivedMail, "matches", counted)
+        inbox = Inbox()
+        put(inbox)
+        sender = threading.Thread(target=lambda: (put(inbox), put(inbox, to="lin@example.org")))
+        sender.start()
+        assert inbox.wait(to="lin@example.org", timeout=20) is not None
+        sender.join()
+        assert asked == [1, 2, 3]
+
     def test_closing_lets_everyone_go(self) -> None:
         inbox = Inbox()
         results: list[object] = []
@@ -190,6 +250,80 @@ class TestMaildir:
         (mail,) = Inbox(tmp_path / "box").mails()
         assert mail.reading.subject == "from fetchmail"
         assert mail.recipients == ()
+
+    @pytest.mark.parametrize("kind", HOSTILE)
+    def test_what_is_no_mail_is_passed_over(
+        self, kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        box = tmp_path / "box"
+        put(Inbox(box), "kept")
+        secret = tmp_path / "secret"
+        secret.write_text("Subject: secret")
+        HOSTILE[kind](box / "new" / "odd", secret)
+        before = sorted((box / "new").iterdir())
+
+        inbox = Inbox(box, limit_bytes=10_000)
+        assert [mail.reading.subject for mail in inbox.mails()] == ["kept"]
+        (line,) = caplog.records
+        assert (line.name, line.levelname) == ("mailbridge.inbox", "WARNING")
+        assert "odd in the Maildir was passed over: it is" in line.getMessage().replace("its name", "it is")
+
+        assert put(inbox, "more").number == 2
+        assert inbox.clear() == 2
+        assert len(list((box / "new").iterdir())) == len(before) - 1
+        assert secret.exists()
+
+    def test_what_takes_the_place_of_a_file_is_not_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        put(Inbox(tmp_path / "box"))
+        (file,) = (tmp_path / "box" / "new").iterdir()
+        (tmp_path / "secret").write_text("Subject: secret")
+        really = os.open
+        swaps = [lambda: file.symlink_to(tmp_path / "secret"), lambda: os.mkfifo(file), lambda: None]
+        for swap in swaps:
+
+            def opened(path: Path, flags: int, swap: Callable[[], None] = swap) -> int:
+                if path == file:
+                    file.unlink()
+                    swap()
+                return really(path, flags)
+
+            file.unlink()
+            file.write_text("Subject: a mail")
+            with monkeypatch.context() as patch:
+                patch.setattr(maildir.os, "open", opened)
+                assert len(Inbox(tmp_path / "box")) == 0
+            file.touch()
+        assert len(caplog.records) == len(swaps)
+
+    def test_only_what_is_new_enough_is_opened(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        put(Inbox(tmp_path / "box"))
+        old = tmp_path / "box" / "cur" / "old"
+        old.write_bytes(b"x" * 1000)
+        os.utime(old, (0, 0))
+        assert len(Inbox(tmp_path / "box", limit=1, limit_bytes=500)) == 1
+        assert caplog.records == []
+
+    def test_a_folder_that_was_made_before(self, tmp_path: Path) -> None:
+        put(Inbox(tmp_path))
+        assert len(Inbox(tmp_path)) == 1
+
+    def test_many_recipients_are_there_after_a_restart(self, tmp_path: Path) -> None:
+        everyone = [f"person{number}@example.org" for number in range(1000)]
+        Inbox(tmp_path / "box").add(b"\r\n", sender="", recipients=everyone)
+        (mail,) = Inbox(tmp_path / "box").mails()
+        assert mail.recipients == tuple(everyone)
+
+    @pytest.mark.parametrize("moment", [-(2**40), 2**33, 2**40])
+    def test_times_of_files(self, moment: int, tmp_path: Path) -> None:
+        put(Inbox(tmp_path / "box"))
+        (file,) = (tmp_path / "box" / "new").iterdir()
+        os.utime(file, (moment, moment))
+        (mail,) = Inbox(tmp_path / "box").mails()
+        assert mail.received_at.isoformat()
 
     def test_many_threads_at_a_time(self, tmp_path: Path) -> None:
         inbox = Inbox(tmp_path / "box")

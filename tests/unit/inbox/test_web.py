@@ -66,6 +66,50 @@ def test_the_list(client: Any, inbox: Inbox) -> None:
     assert row["attachments"] == 1
 
 
+HOSTILE = {
+    "half characters": b"Subject: =?utf-7?q?+2AA-?=\r\nContent-Type: text/html; charset=utf-7\r\n\r\n+2AA-",
+    "half characters in a name": b"Content-Disposition: attachment; filename*=utf-7''+2AA-\r\n\r\nx",
+    "mixed parameters": b"Content-Disposition: attachment; filename*0*=''a; filename=b\r\n\r\nx",
+    "a name with line ends": b"Content-Disposition: attachment; filename*=utf-8''a%0d%0aX:%20b%00\r\n\r\nx",
+    "a name that is odd": b'Content-Disposition: attachment; filename="a\\"; \xe2\x80\xae=?\'*%"\r\n\r\nx',
+    "raw bytes": b"Subject: \xff\xfe\0\r\nFrom: \xff\r\nContent-Type: \xff/\xff\r\n\r\n\xff\0",
+    "dates": b"Date: Mon, 99 Foo 99999 99:99:99 +9999999999\r\n\r\n",
+    "nested": b"".join(
+        b"Content-Type: multipart/x; boundary=%d\r\n\r\n--%d\r\n" % (n, n) for n in range(2000)
+    ),
+    "a long field": b"Subject: " + b"a" * 1_000_000 + b"\r\n\r\n",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_one_mail_does_not_stop_the_others(client: Any, inbox: Inbox, content: bytes) -> None:
+    mail = inbox.add(content, sender='"\udcff\ud800\r\n"@x', recipients=["\udcff:;,@x", "a, b"], client="\0")
+    other = put(inbox)
+    for query in ("", "?search=a", "?subject=a"):
+        assert client.get(f"/api/messages{query}").status_code == 200
+    listed = client.get("/api/messages").json["messages"]
+    assert [each["id"] for each in listed] == [other.id, mail.id]
+    assert client.get("/api/messages/wait?subject=order&timeout=0").json["id"] == other.id
+    said = client.get(f"/api/messages/{mail.id}").json
+    for url in (
+        f"/api/messages/{mail.id}/html",
+        said["source_url"],
+        *(part["url"] for part in said["parts"]),
+    ):
+        with client.get(url) as answer:
+            assert answer.status_code == 200
+            assert not {"X", "x"} & set(answer.headers.keys())
+    assert client.delete(f"/api/messages/{mail.id}").json == {"deleted": 1}
+
+
+def test_what_is_left_out_is_said(client: Any, inbox: Inbox) -> None:
+    mail = put(inbox, HOSTILE["nested"])
+    (sentence,) = client.get(f"/api/messages/{mail.id}").json["left_out"]
+    assert "nested" in sentence
+    assert client.get(f"/api/messages/{put(inbox).id}").json["left_out"] == []
+
+
 def test_search(client: Any, inbox: Inbox) -> None:
     put(inbox)
     assert client.get("/api/messages?search=order").json["matching"] == 1
