@@ -258,13 +258,13 @@ class Log:
             **_facts(error),
         )
 
-    def passed_over(self, error: "MailbridgeError", seconds: float) -> None:
-        """The server failed too often, and is not asked for a while."""
+    def left_alone(self, error: "MailbridgeError", seconds: float) -> None:
+        """The server failed too often, and gets no new connection for a while."""
         self.write(
             "",
             logging.WARNING,
-            "server_passed_over",
-            "%s is passed over for %.0f s: %s",
+            "server_left_alone",
+            "%s is left alone for %.1f s: %s",
             *(self._server, seconds, error),
             pause=round(seconds, 3),
             **_facts(error),

@@ -222,6 +222,7 @@ class Mailer:
                 Upstream(
                     options,
                     name=name if seen[name] == 1 else f"{name} #{seen[name]}",
+                    is_alone=len(self.config.endpoints) == 1,
                     before_opening=lambda: register(self),
                     clock=self._clock,
                     random=self._random,

@@ -1,8 +1,8 @@
 """Circuit breakers: for a server that fails, and for credentials that a server refused.
 
-`ServerBreaker` counts the failures that `verdicts` names, and never refuses a message: a server that is
-passed over is asked last. No thread watches it: after the cool-down the next message is the probe, alone and
-within a time limit of its own.
+`ServerBreaker` counts the failures that `verdicts` names. A server whose breaker is open is asked last, and
+gets no new connection (`hold`) until the cool-down is over. No thread watches it: after the cool-down the
+next message is the probe, alone, and where there are other servers, within a time limit of its own.
 
 `LoginBreaker` remembers a final refusal of a login (535) for a while: every waiting message would be refused
 too, and many servers lock accounts or addresses that try on. Until credentials have worked once, one login
@@ -26,9 +26,13 @@ from mailbridge.errors import AuthenticationFailed, DeadlineExceeded, Mailbridge
 # A failure for which a message had to wait opens it at once: the next one must not wait as long.
 FAILURES_TO_OPEN = 3
 # Seconds. Short, since most trouble is: a restart, a full queue. Doubled by each probe that fails.
-FIRST_COOLDOWN = 5.0
+FIRST_COOLDOWN = 0.5
+# After a failure for which a message had to wait, the least: a probe may have to wait as long again.
+FIRST_COOLDOWN_AFTER_WAITING = 5.0
 # What a mail costs now and then while a server is down for days, and how late its return is noticed.
 LONGEST_COOLDOWN = 300.0
+# Where there is no other server: nobody else has the mail in the meantime.
+LONGEST_COOLDOWN_ALONE = 30.0
 # The part by which a cool-down may be shorter, so that many processes do not all probe at once.
 JITTER = 0.2
 
@@ -47,14 +51,19 @@ class _Record:
 
 
 class ServerBreaker:
-    """Open: the server is passed over until the cool-down is over. The lock is held for decisions only.
+    """Open: the server is left alone until the cool-down is over. The lock is held for decisions only.
 
     A forked child begins with an empty record, and with a new lock: its parent may have held the old one.
     """
 
     def __init__(
-        self, *, clock: Clock = time.monotonic, random: Callable[[], float] = _random.random
+        self,
+        *,
+        longest_cooldown: float = LONGEST_COOLDOWN,
+        clock: Clock = time.monotonic,
+        random: Callable[[], float] = _random.random,
     ) -> None:
+        self._longest_cooldown = longest_cooldown
         self._clock = clock
         self._random = random
         self.reset()
@@ -89,6 +98,26 @@ class ServerBreaker:
         """Until the next probe; 0 if one is due, or none is needed."""
         here = self._here()
         return max(0.0, here.due_at - self._clock()) if here.cooldown else 0.0
+
+    @property
+    def seconds_held(self) -> float:
+        """As long as `hold` gives an error."""
+        return self.seconds_left if self.hold() is not None else 0.0
+
+    def hold(self) -> MailbridgeError | None:
+        """Why no connection may be opened now: the last failure, with the time of the next try as its hint.
+
+        None if one may be: nothing is against the server, a probe is due or under way, or what failed is
+        not transient, so that waiting mends nothing.
+        """
+        here = self._here()
+        if not here.cooldown:  # the usual case needs no lock
+            return None
+        with here.lock:
+            seconds = 0.0 if here.is_probed or not here.cooldown else here.due_at - self._clock()
+            if seconds <= 0 or here.error is None or not here.error.is_transient:
+                return None
+            return not_asked(here.error, seconds)
 
     def open_within(self) -> float | None:
         """How many seconds a message may wait for a session there; None: not now, ask others first.
@@ -132,10 +161,12 @@ class ServerBreaker:
                 if here.failures < FAILURES_TO_OPEN and not _was_waited_for(error):
                     return
                 here.cooldown = FIRST_COOLDOWN
-            elif here.is_probed:
-                here.cooldown = min(LONGEST_COOLDOWN, here.cooldown * 2)
+            elif here.is_probed or self._clock() >= here.due_at:
+                here.cooldown = min(self._longest_cooldown, here.cooldown * 2)
             else:
-                return  # began before it opened, or had nowhere else to go: says nothing new
+                return  # began before it opened: says nothing new
+            if _was_waited_for(error):
+                here.cooldown = max(here.cooldown, FIRST_COOLDOWN_AFTER_WAITING)
             here.is_probed = False
             here.due_at = self._clock() + here.cooldown * (1 - JITTER * self._random())
 
@@ -143,6 +174,14 @@ class ServerBreaker:
 def _was_waited_for(error: MailbridgeError) -> bool:
     """Whether the server used up a limit of its own. That of the send may have been too short for any."""
     return isinstance(error, TimeoutError) and not isinstance(error, DeadlineExceeded)
+
+
+def not_asked(failure: MailbridgeError, seconds: float) -> MailbridgeError:
+    """What the server's last failure says of a message that it was not asked for."""
+    error = copy.copy(failure)
+    hint = f"Not asked for this message: the next try is in {seconds:.1f} s."
+    error.hint = f"{failure.hint} {hint}" if failure.hint else hint
+    return error
 
 
 # Long enough that a burst of mail makes one failed login, short enough that a password that was

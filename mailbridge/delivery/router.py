@@ -12,6 +12,7 @@ from math import inf
 from typing import Protocol, TypeVar
 
 from mailbridge.deadline import NEVER, Deadline
+from mailbridge.delivery.breakers import not_asked
 from mailbridge.delivery.upstream import Upstream
 from mailbridge.errors import MailbridgeError
 
@@ -100,10 +101,7 @@ class AttemptLog:
         """It was not asked, for what it did to earlier messages."""
         error = upstream.breaker.error
         if error is not None and upstream.name not in self.by_server:
-            error = copy(error)
-            seconds = upstream.breaker.seconds_left
-            error.hint = f"Not asked for this message: the next try is in {seconds:.0f} s."
-            self.by_server[upstream.name] = error
+            self.by_server[upstream.name] = not_asked(error, upstream.breaker.seconds_left)
 
     def others_than(self, error: MailbridgeError) -> tuple[MailbridgeError, ...]:
         return tuple(each for each in self.errors if each is not error)
@@ -148,13 +146,7 @@ class Router:
         for upstream in sorted(passed_over, key=lambda each: each.breaker.seconds_left):
             yield Candidate(upstream, inf, 0)
 
-    def note(self, upstream: Upstream, outcome: MailbridgeError | None) -> None:
-        """What came of a message at a server; None: it has it."""
-        was_open = upstream.breaker.is_open
-        upstream.breaker.note(outcome)
-        if len(self.upstreams) == 1 or upstream.breaker.is_open == was_open:
-            return
-        if was_open:
-            upstream.log.works_again()
-        elif outcome is not None:
-            upstream.log.passed_over(outcome, upstream.breaker.seconds_left)
+    @property
+    def seconds_held(self) -> float:
+        """How long no server can be asked; 0 if one can."""
+        return min(upstream.seconds_held for upstream in self.upstreams)

@@ -104,6 +104,7 @@ class Session:
         """To the first server that takes it, in as many attempts as `retry` allows."""
         attempt_log, attempt = AttemptLog(), 1
         while True:
+            self._await_probe(limit)
             try:
                 result = self._offer(
                     lambda candidate: self._attempt(outgoing, rendered, limit, candidate), limit, attempt_log
@@ -143,7 +144,8 @@ class Session:
             try:
                 result = act(candidate)
             except MailbridgeError as error:
-                self._router.note(candidate.upstream, error)
+                if self.failure is not error:  # the pool has told that of openings
+                    candidate.upstream.note(error)
                 attempt_log.note(candidate.upstream, error)
                 failed.append(error)
                 is_any_reached |= self.failure is not error
@@ -161,7 +163,7 @@ class Session:
     def _note_success(self, upstream: Upstream) -> None:
         self.failure = None
         try:
-            self._router.note(upstream, None)
+            upstream.note(None)
         except BaseException as interrupt:  # while that is logged: the result is lost, the message is not
             interrupt.outcome_unknown = True  # type: ignore[attr-defined]  # also on KeyboardInterrupt
             raise
@@ -170,6 +172,14 @@ class Session:
         if self._upstream is not upstream:
             self.release()
             self._upstream = upstream
+
+    def _await_probe(self, limit: Deadline) -> None:
+        """With `retry`, each attempt waits for the time at which one of the servers may be tried again."""
+        if self._config.retry.attempts == 1:
+            return
+        seconds, left = self._router.seconds_held, limit.remaining
+        if seconds and (left is None or seconds < left):
+            self._sleep(seconds)
 
     def _pause(self, error: MailbridgeError, attempt: int, limit: Deadline) -> None:
         """Wait before the next attempt, or raise the error if there is none."""
@@ -228,6 +238,7 @@ class Session:
             self.failure = failure = _of_one_server(error, limit, candidate)
             if failure is error:
                 raise
+            candidate.upstream.note(failure)
             raise failure from None
         return self._lease
 

@@ -7,9 +7,14 @@ from collections.abc import Callable
 from mailbridge.client.connection import SMTPConnection
 from mailbridge.config.smtp_config import ServerOptions
 from mailbridge.deadline import Clock, Deadline
-from mailbridge.delivery.breakers import LoginBreaker, ServerBreaker
+from mailbridge.delivery.breakers import (
+    LONGEST_COOLDOWN,
+    LONGEST_COOLDOWN_ALONE,
+    LoginBreaker,
+    ServerBreaker,
+)
 from mailbridge.delivery.stats import ServerStats
-from mailbridge.delivery.verdicts import is_throttling
+from mailbridge.delivery.verdicts import is_connection_limit, is_throttling
 from mailbridge.errors import MailbridgeError
 from mailbridge.logs import Log
 from mailbridge.pool import Pool
@@ -17,13 +22,17 @@ from mailbridge.ratelimit.shared import limiter_for
 
 
 class Upstream:
-    """Opens sessions with one server. `before_opening` is called ahead of each new one."""
+    """Opens sessions with one server. `before_opening` is called ahead of each new one.
+
+    `is_alone`: there is no other server for its messages.
+    """
 
     def __init__(
         self,
         options: ServerOptions,
         *,
         name: str,
+        is_alone: bool,
         before_opening: Callable[[], None],
         clock: Clock = time.monotonic,
         random: Callable[[], float] = _random.random,
@@ -34,8 +43,18 @@ class Upstream:
         self.name = name
         self.log = Log.of(self.config)
         self.login_breaker = LoginBreaker(clock=clock)
-        self.breaker = ServerBreaker(clock=clock, random=random)
-        self.pool = Pool(self._open, self.config.pool, name=name, log=self.log, clock=clock, random=random)
+        longest = LONGEST_COOLDOWN_ALONE if is_alone else LONGEST_COOLDOWN
+        self.breaker = ServerBreaker(longest_cooldown=longest, clock=clock, random=random)
+        self.pool = Pool(
+            self._open,
+            self.config.pool,
+            name=name,
+            log=self.log,
+            hold=self.breaker.hold,
+            is_limit=self._is_limit,
+            clock=clock,
+            random=random,
+        )
         self.limiter = limiter_for(self.config, clock)
         self._before_opening = before_opening
         self._clock = clock
@@ -58,6 +77,23 @@ class Upstream:
         if is_throttling(error, on_reused=on_reused):
             self.pool.reduce(since)
 
+    def note(self, outcome: MailbridgeError | None) -> None:
+        """What came of a message, or of opening a session; None: it went well."""
+        was_open = self.breaker.is_open
+        self.breaker.note(outcome)
+        if self.breaker.is_open == was_open:
+            return
+        if was_open:
+            self.log.works_again()
+        elif outcome is not None:
+            self.log.left_alone(outcome, self.breaker.seconds_left)
+
+    @property
+    def seconds_held(self) -> float:
+        """How long no message can be sent, since there is no session, and none may be opened."""
+        seconds = self.breaker.seconds_held
+        return seconds if seconds and not self.pool.stats().size else 0.0
+
     def stats(self) -> ServerStats:
         breaker, error = self.breaker, self.breaker.error
         return ServerStats(
@@ -76,14 +112,6 @@ class Upstream:
         self._before_opening()
         if self.config.has_credentials:
             self.login_breaker.check()
-        began = self._clock()
-        try:
-            return self._opened(deadline)
-        except MailbridgeError as error:
-            self.note_throttling(error, began)
-            raise
-
-    def _opened(self, deadline: Deadline) -> SMTPConnection:
         connection = SMTPConnection(self.config, log=self.log, clock=self._clock)
         connection.connect(deadline)
         if not self.config.has_credentials:
@@ -95,3 +123,14 @@ class Upstream:
             connection.close()
             raise
         return connection
+
+    def _is_limit(self, error: Exception, others: int) -> bool:
+        """Whether the server lets no more than `others` in. What else keeps a session from opening counts
+        against it.
+        """
+        if not isinstance(error, MailbridgeError):
+            return False
+        if others and is_connection_limit(error):
+            return True
+        self.note(error)
+        return False

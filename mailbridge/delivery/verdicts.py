@@ -66,6 +66,17 @@ def is_throttling(error: MailbridgeError, *, on_reused: bool = False) -> bool:
     return error.reply is not None and _is_request_for_less(error.reply, error.stage)
 
 
+def is_connection_limit(error: MailbridgeError) -> bool:
+    """Whether no more sessions are let in beside those there are: by an answer while one was being opened.
+
+    There is no recipient yet, so 450, 451 and 452 need no enhanced code to tell them from greylisting.
+    """
+    reply = error.reply
+    return is_throttling(error) or (
+        reply is not None and reply.enhanced is None and reply.code in (450, 451, 452)
+    )
+
+
 def _is_request_for_less(reply: Reply, stage: str | None) -> bool:
     status = reply.enhanced[1:] if reply.enhanced is not None else None
     match reply.code:

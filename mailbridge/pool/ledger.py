@@ -7,12 +7,13 @@ One fact is kept, once: `Place.holder`. What is idle, who is served and what a c
 derived from it. So an exception between any two lines (a KeyboardInterrupt, a killed greenlet) leaves nothing
 half done that the next `assign` would not finish.
 
-`Size` is how many connections there may be now: halved at once when the server asks for less, and given back
-one by one, as TCP does with its window. `Lease` is a connection on loan.
+`Lease` is a connection on loan.
 """
 
 import threading
 from collections import Counter
+from collections.abc import Callable
+from copy import copy
 from enum import StrEnum
 from itertools import count
 from math import inf
@@ -21,6 +22,7 @@ from typing import Generic, Protocol, TypeVar
 
 from mailbridge.config.groups import PoolOptions
 from mailbridge.message.priority import NORMAL_LANE
+from mailbridge.pool.sizing import Size
 from mailbridge.pool.stats import PoolStats
 
 
@@ -56,6 +58,10 @@ class Ending(StrEnum):
     INTERRUPTED = "interrupted"  # an exception on its way to the borrower, or back
 
 
+# What the other side may have ended, so that nobody knows whether it would let another one in.
+_LOST = frozenset({Ending.NOT_REUSABLE, Ending.UNUSABLE})
+
+
 class Claim(Generic[T]):
     """One caller's turn, from asking for a place to giving it back. The lowest `lane` is served first.
 
@@ -63,12 +69,13 @@ class Claim(Generic[T]):
     runs Python code around its inner lock, and an interrupt there can leave that lock held for ever.
     """
 
-    __slots__ = ("fresh", "gate", "lane", "place", "returned")
+    __slots__ = ("fresh", "gate", "lane", "place", "refusal", "returned")
 
     def __init__(self, *, fresh: bool = False, lane: int = NORMAL_LANE) -> None:
         self.fresh = fresh
         self.lane = lane
         self.place: Place[T] | None = None
+        self.refusal: Exception | None = None  # why it was turned away
         self.returned = False
         self.gate = threading.Lock()
         self.gate.acquire()
@@ -116,12 +123,20 @@ class Place(Generic[T]):
 class Ledger(Generic[T]):
     """The books of one pool in one process; a forked child opens new ones, with a new lock.
 
+    Things are opened one at a time while the books are in doubt: until the first one is open, and again
+    after one was lost or could not be opened, until the next one is. `hold` says why nothing may be opened
+    at the moment; None if it may.
+
     The lock is reentrant: a signal handler that closes the pool, or a finalizer that gives a lease
     back, may run in a thread that is inside already.
     """
 
-    def __init__(self, options: PoolOptions, *, closed: bool = False) -> None:
+    def __init__(
+        self, options: PoolOptions, *, hold: Callable[[], Exception | None], closed: bool = False
+    ) -> None:
         self.options = options
+        self.hold = hold
+        self.in_doubt = True
         self.size = Size(options.max_size if options.enabled else inf)
         self.closed = closed
         self.lock = threading.RLock()
@@ -136,9 +151,12 @@ class Ledger(Generic[T]):
         self.wait_seconds = 0.0
         self.timeouts = 0
 
-    def enqueue(self, claim: Claim[T]) -> None:
-        """Behind all of its lane and of those before it."""
-        place = sum(other.lane <= claim.lane for other in self.queue)
+    def enqueue(self, claim: Claim[T], *, again: bool) -> None:
+        """Behind all of its lane and of those before it; as the first of its lane if it was served before."""
+        claim.place = None
+        if again and not claim.gate.locked():
+            claim.gate.acquire()
+        place = sum(other.lane < claim.lane + (not again) for other in self.queue)
         self.queue.insert(place, claim)
 
     def assign(self) -> None:
@@ -151,19 +169,35 @@ class Ledger(Generic[T]):
                 for closer in self.closers:
                     closer.wake()
             return
-        while self.queue:
-            claim = self.queue[0]
+        position = 0
+        while position < len(self.queue):
+            claim = self.queue[position]
             if claim.granted is None and self.find_place(claim) is None:
-                return
+                if not claim.fresh:
+                    break
+                position += 1  # what comes back idle is not for this one, but for those behind it
+                continue
             claim.wake()
-            if self.queue and self.queue[0] is claim:
-                del self.queue[0]
+            if position < len(self.queue) and self.queue[position] is claim:
+                del self.queue[position]
+        if self.queue and (why := self.hold()) is not None:
+            self._turn_away(why)
+
+    def _turn_away(self, why: Exception) -> None:
+        """Those for whom nothing can come back, since there is nothing, or they want a new one."""
+        for claim in list(self.queue):
+            if claim.fresh or not self.places:
+                claim.refusal = copy(why)  # a traceback for each
+                claim.wake()
+                self.cancel(claim)
 
     def find_place(self, claim: Claim[T]) -> Place[T] | None:
         """Gives `claim` a place, with an idle thing if it wants one; None if all are taken."""
         idle = self._idle()
         if idle and not claim.fresh:
             place = idle[-1]  # last in, first out: cold ones age out
+        elif not self._may_open(claim):
+            return None
         elif held := self.held_by(claim):
             place = held[0]
         elif len(self.places) < self.size.now:
@@ -176,6 +210,21 @@ class Ledger(Generic[T]):
         claim.place = place
         place.holder = claim
         return place
+
+    def _may_open(self, claim: Claim[T]) -> bool:
+        is_opening = any(place.connection is None and place.holder is not claim for place in self.places)
+        return not (self.in_doubt and is_opening) and self.hold() is None
+
+    def note_failure(self, claim: Claim[T]) -> int:
+        """Nothing could be opened for `claim`. How many there are, or may be soon, that it can wait for."""
+        self.in_doubt = True
+        claim.place = None
+        if not self.options.enabled:
+            return 0  # none is lent twice
+        return sum(
+            place.ending is None and (place.holder is None or place.holder.granted is place)
+            for place in self.places
+        )
 
     def held_by(self, claim: Claim[T]) -> list[Place[T]]:
         return [place for place in self.places if place.holder is claim]
@@ -228,20 +277,28 @@ class Ledger(Generic[T]):
                 line.remove(claim)
 
     def count_loan(self, place: Place[T]) -> None:
-        if place.uses:
-            self.reused += 1
-        else:
-            self.opened += 1
         place.uses += 1
         place.idle_since = inf
+        if place.uses > 1:
+            self.reused += 1
+            return
+        self.opened += 1
+        self.in_doubt = False
+        self.assign()
 
     def emptied(self, place: Place[T], why: Ending) -> None:
         """The place's thing is closed."""
         self.ended[why.value] += 1
+        self.in_doubt |= why in _LOST
         place.connection = None
         place.ending = None
         place.expires_at = place.idle_since = inf
         place.uses = 0
+
+    def abandon(self) -> None:
+        """For the books of another process."""
+        for place in list(self.places):
+            place.abandon()
 
     def stats(self, name: str) -> PoolStats:
         held = [place for place in self.places if place.holder is not None]
@@ -333,41 +390,3 @@ class Lease(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.pool.release(self, reusable=error is None, reason=kind.__name__ if kind else "")
-
-
-# One more after so many quiet seconds. Servers count over a minute, mostly: faster would ask again before
-# they have forgotten, slower would hold mail back long after.
-GROW_SECONDS = 30.0
-
-
-class Size:
-    """`now` is what the pool may have, between 1 and `maximum` (infinity: no bound, which never shrinks)."""
-
-    __slots__ = ("grows_at", "maximum", "now", "reduced_at", "reductions")
-
-    def __init__(self, maximum: float) -> None:
-        self.maximum = maximum
-        self.now = maximum
-        self.reduced_at = -inf
-        self.grows_at = inf
-        self.reductions = 0
-
-    def reduce(self, in_use: int, *, since: float, now: float) -> bool:
-        """Half of what was in use; whether that counted.
-
-        `since` is when the work began that was answered so: what began before the last reduction tells
-        nothing about the size since then. All sessions of a pool are refused at once, mostly.
-        """
-        if self.maximum == inf or since <= self.reduced_at:
-            return False
-        self.reduced_at = now
-        self.grows_at = now + GROW_SECONDS
-        self.reductions += 1
-        self.now = max(1, min(self.now, in_use) // 2)
-        return True
-
-    def recover(self, now: float) -> None:
-        """One more for each `GROW_SECONDS` without a reduction."""
-        while self.now < self.maximum and now >= self.grows_at:
-            self.now += 1
-            self.grows_at += GROW_SECONDS

@@ -7,9 +7,9 @@ forked child drops what it inherited without a byte on it.
 No comprehension stands directly in a `with ledger.lock`: CPython 3.13 leaves the lock held if a signal's
 exception comes at the jump back of one that filters.
 
-It has fewer connections for a while when its owner says that the server asked for that (`reduce`). It does
-not retry, count logins, or hold callers back after failures. When opening fails, the caller gets the error
-and the next waiter the place.
+It has fewer connections for a while when its owner says that the server asked for that (`reduce`), or lets
+no more in (`is_limit`): then a caller waits for one that is open. It does not retry or count logins. When
+opening fails, the caller gets the error and the next waiter the place.
 """
 
 import os
@@ -39,7 +39,10 @@ class Pool(Generic[T]):
 
     Callers that have to wait are served by lane, and within one in their order: what is urgent overtakes
     what waits, never what is under way. `name` is shown in errors, logs and repr. `open_thing` gets the
-    deadline of the caller that it opens for, and runs in that caller's thread.
+    deadline of the caller that it opens for, and runs in that caller's thread; until one is open, and after
+    one was lost or could not be opened, one at a time. While `hold` gives an error (it is asked under the
+    lock), nothing is opened, and a caller that no other thing can serve gets a copy of it. `is_limit` gets
+    what `open_thing` raised and how many others there are: whether the other side lets no more in.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class Pool(Generic[T]):
         *,
         name: str = "",
         log: Log | None = None,
+        hold: Callable[[], Exception | None] = lambda: None,
+        is_limit: Callable[[Exception, int], bool] = lambda error, others: False,
         clock: Clock = time.monotonic,
         random: Callable[[], float] = _random.random,
     ) -> None:
@@ -56,10 +61,12 @@ class Pool(Generic[T]):
         self.name = name
         self._log = log or Log(ROOT, name)
         self._open_connection = open_thing
+        self._hold = hold
+        self._is_limit = is_limit
         self._clock = clock
         self._random = random
         # By process: see here.
-        self._ledgers: dict[int, Ledger[T]] = {os.getpid(): Ledger(options)}
+        self._ledgers: dict[int, Ledger[T]] = {os.getpid(): Ledger(options, hold=hold)}
 
     def acquire(
         self, deadline: Deadline = NEVER, *, fresh: bool = False, lane: int = NORMAL_LANE
@@ -132,14 +139,13 @@ class Pool(Generic[T]):
         the child before them. Only there: whatever this process has opened is abandoned too.
         """
         ledgers = self._ledgers
-        self._ledgers = {os.getpid(): Ledger(self.options, closed=_any_closed(ledgers))}
+        self._ledgers = {os.getpid(): self._new_ledger()}
         for ledger in ledgers.values():
-            _abandon(ledger)
+            ledger.abandon()
 
     def stats(self) -> PoolStats:
         """The numbers of this moment, in this process."""
-        ledger = self.here()
-        with ledger.lock:
+        with (ledger := self.here()).lock:
             ledger.size.recover(self._clock())
             return ledger.stats(self.name)
 
@@ -169,31 +175,38 @@ class Pool(Generic[T]):
         ledger = self._ledgers.get(pid)
         if ledger is not None:
             return ledger
-        ledger = self._ledgers.setdefault(pid, Ledger(self.options, closed=_any_closed(self._ledgers)))
+        ledger = self._ledgers.setdefault(pid, self._new_ledger())
         for other in list(self._ledgers):
             inherited = self._ledgers.pop(other, None) if other != pid else None
             if inherited is not None:
-                _abandon(inherited)
+                inherited.abandon()
         return ledger
+
+    def _new_ledger(self) -> Ledger[T]:
+        is_closed = any(ledger.closed for ledger in list(self._ledgers.values()))
+        return Ledger(self.options, hold=self._hold, closed=is_closed)
 
     # Acquire
 
-    def _queue_up(self, ledger: Ledger[T], claim: Claim[T], deadline: Deadline) -> Place[T]:
+    def _queue_up(self, ledger: Ledger[T], claim: Claim[T], limit: Deadline, again: bool) -> Place[T] | None:
+        """A place, with a thing or for a new one; None if the time is up."""
         with ledger.lock:
             if ledger.closed:
                 raise failures.closed(self.name)
             now = self._clock()
             ledger.size.recover(now)
             ledger.take_overdue(claim, now)
-            ledger.enqueue(claim)
+            ledger.enqueue(claim, again=again)
             ledger.assign()
             if place := claim.granted:
                 return place
+            if claim.refusal is not None:
+                raise claim.refusal
             ledger.waits += 1
-        return self._wait(ledger, claim, deadline)
+        self._close_leftovers(ledger, claim)  # its former place is for others
+        return self._wait(ledger, claim, limit)
 
-    def _wait(self, ledger: Ledger[T], claim: Claim[T], deadline: Deadline) -> Place[T]:
-        limit = deadline.within(self.options.acquire_timeout)
+    def _wait(self, ledger: Ledger[T], claim: Claim[T], limit: Deadline) -> Place[T] | None:
         started = self._clock()
         claim.gate.acquire(timeout=min(limit.remaining or 0.0, threading.TIMEOUT_MAX))
         with ledger.lock:
@@ -204,46 +217,59 @@ class Pool(Generic[T]):
             ledger.cancel(claim)
             if ledger.closed:
                 raise failures.closed(self.name)
+            if claim.refusal is not None:
+                raise claim.refusal
             ledger.timeouts += 1
-        raise failures.timed_out(
-            self.name,
-            max_size=self.options.max_size,
-            size=ledger.size.now,
-            seconds=self.options.acquire_timeout,
-            is_deadline=limit.at == deadline.at,
-        )
+        return None
 
     def _lend(self, ledger: Ledger[T], claim: Claim[T], deadline: Deadline) -> Lease[T]:
-        asked = self._clock()
-        place = self._queue_up(ledger, claim, deadline)
-        waited = max(0.0, self._clock() - asked)
-        self._close_leftovers(ledger, claim)
-        while place.connection is not None:
+        limit = deadline.within(self.options.acquire_timeout)
+        waited, again = 0.0, False
+        while True:
+            asked = self._clock()
+            place = self._queue_up(ledger, claim, limit, again)
+            if place is None:
+                raise failures.timed_out(self.name, ledger, is_deadline=limit.at == deadline.at)
+            waited += max(0.0, self._clock() - asked)
+            self._close_leftovers(ledger, claim)
+            connection = self._filled(ledger, claim, place, deadline)
+            if connection is not None:
+                with ledger.lock:
+                    ledger.count_loan(place)
+                return Lease(self, ledger, claim, place, connection, waited)
+            again = True
+
+    def _filled(self, ledger: Ledger[T], claim: Claim[T], place: Place[T], deadline: Deadline) -> T | None:
+        """The place's connection if it may be lent, or a new one; None if the claim has to queue up again."""
+        if place.connection is not None:
             flaw = place.ending or (Ending.EVICTED if claim.fresh else self._flaw(place, place.connection))
             if flaw is None:
-                return self._lease(ledger, claim, place, place.connection, waited)
+                return place.connection
             self._close_connection(ledger, place, flaw)
-            place = self._another_place(ledger, claim, place)
-        # In one line: nothing can come between the thing's birth and its place in the books.
-        connection = place.connection = self._open_connection(deadline)
+            return None
+        try:
+            # In one line: nothing can come between the connection's birth and its place in the books.
+            connection = place.connection = self._open_connection(deadline)
+        except Exception as error:
+            if not self._makes_do(ledger, claim, error):
+                raise
+            return None
         spread = 1 + LIFETIME_JITTER * (2 * self._random() - 1)
         place.expires_at = self._clock() + self.options.max_lifetime * spread
-        return self._lease(ledger, claim, place, connection, waited)
+        return connection
 
-    def _another_place(self, ledger: Ledger[T], claim: Claim[T], own: Place[T]) -> Place[T]:
-        """Another idle thing's place for a claim whose own thing was no good; else its own, now empty."""
+    def _makes_do(self, ledger: Ledger[T], claim: Claim[T], error: Exception) -> bool:
+        """Whether the claim waits for what others have, since the other side lets no more in."""
         with ledger.lock:
-            claim.place = None
-            place = ledger.find_place(claim) or own
-        self._close_leftovers(ledger, claim)
-        return place
-
-    def _lease(
-        self, ledger: Ledger[T], claim: Claim[T], place: Place[T], connection: T, waited: float
-    ) -> Lease[T]:
+            others = ledger.note_failure(claim)
+        if not self._is_limit(error, others):
+            return False
         with ledger.lock:
-            ledger.count_loan(place)
-        return Lease(self, ledger, claim, place, connection, waited)
+            is_less = ledger.size.settle(others, now=self._clock())
+        self._close_leftovers(ledger, claim)  # its place is one too many
+        if is_less:
+            self._log.shrunk(others)
+        return True
 
     # Release
 
@@ -372,12 +398,3 @@ class Pool(Generic[T]):
             return None
         self._log.pooled("connection_unusable", "unusable", connection, reason)
         return Ending.UNUSABLE
-
-
-def _abandon(ledger: Ledger[T]) -> None:
-    for place in list(ledger.places):
-        place.abandon()
-
-
-def _any_closed(ledgers: dict[int, Ledger[T]]) -> bool:
-    return any(ledger.closed for ledger in list(ledgers.values()))

@@ -248,7 +248,7 @@ def test_a_session_that_falls_silent_leaves_time_for_the_others_too() -> None:
 
 def test_a_probe_has_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as the server was left alone, and not the ten seconds that a greeting may take else."""
-    monkeypatch.setattr("mailbridge.delivery.breakers.FIRST_COOLDOWN", 0.5)
+    monkeypatch.setattr("mailbridge.delivery.breakers.FIRST_COOLDOWN_AFTER_WAITING", 0.5)
     silent = Fault("greeting", "silence", connection=None, occurrence=None)
     with pair(silent) as both:
         both.send(1, deadline=1.6)
@@ -377,12 +377,13 @@ def test_when_all_fail_the_error_tells_of_each() -> None:
             both.send(1)
         assert caught.value.server == both.names[1]
         assert [each.server for each in caught.value.attempts] == [both.names[0]]
-        # Nobody is refused without having been asked, however often all have failed.
         for number in range(5):
-            with pytest.raises(NobodyListens):
+            with pytest.raises(NobodyListens) as caught:
                 both.send(number)
+        assert "the next try is in 0." in str(caught.value), "nobody is asked without need"
         assert all(stats.is_open for stats in both.mailer.server_stats())
         both.second.resume()
+        both.wait(FIRST_COOLDOWN)
         assert both.send(9).server == both.names[1]
 
 
@@ -506,7 +507,7 @@ def test_a_failover_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     one, other = both.names
     moved = [text for level, text in lines if level == "WARNING" and f"so it goes to {other}" in text]
     assert len(moved) == 3
-    assert any(level == "WARNING" and f"{one} is passed over for" in text for level, text in lines)
+    assert any(level == "WARNING" and f"{one} is left alone for" in text for level, text in lines)
     assert any(level == "INFO" and f"{one} works again" in text for level, text in lines)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mailbridge import AuthenticationFailed, Mailer, NobodyListens, PoolClosed, close_all, mailer_for
+from mailbridge.delivery.breakers import FIRST_COOLDOWN
 from mailbridge.registry import MOST_MAILERS
 from mailbridge.testing import Fault, ReceivedMessage, ScriptedServer
 from tests.acceptance.crowd import SECONDS, in_threads
@@ -26,7 +27,16 @@ from tests.acceptance.programs import (
     run,
     server_over,
 )
-from tests.acceptance.sending import PASSWORD, USER, committed, config_for, envelope, message, number_of
+from tests.acceptance.sending import (
+    PASSWORD,
+    USER,
+    ShiftedClock,
+    committed,
+    config_for,
+    envelope,
+    message,
+    number_of,
+)
 from tests.servers.certificates import Certificates
 
 
@@ -100,12 +110,14 @@ def test_refused_credentials_are_tried_once_by_fifty_threads() -> None:
 
 def test_a_herd_comes_back_in_good_order(server: ScriptedServer) -> None:
     """Down: each caller is told so. Up again: all get through, by no more sessions than allowed."""
-    mailer = Mailer(config_for(server))
+    clock = ShiftedClock()
+    mailer = Mailer(config_for(server), clock=clock)
     server.refuse()
     outcomes = outcomes_of(lambda n: mailer.send(message(n), envelope=envelope()), 50)
     assert outcomes == {NobodyListens.__name__: 50}
     assert mailer.stats().size == 0
     server.resume()
+    clock.ahead += FIRST_COOLDOWN
     in_threads([lambda n=n: mailer.send(message(n), envelope=envelope()) for n in range(50)])
     assert committed(server) == dict.fromkeys(range(50), 1)
     assert len(server.connections) <= 5
@@ -113,7 +125,7 @@ def test_a_herd_comes_back_in_good_order(server: ScriptedServer) -> None:
 
 
 def test_a_herd_that_tries_again_meets_the_server_as_it_comes_up(server: ScriptedServer) -> None:
-    """All fifty have failed once and come back in the same moment."""
+    """All fifty have failed once, or have waited for that, and come back in the same moment."""
     everybody_waits = threading.Barrier(51)
 
     def pause(_: float) -> None:
@@ -123,18 +135,21 @@ def test_a_herd_that_tries_again_meets_the_server_as_it_comes_up(server: Scripte
     def come_up() -> None:
         everybody_waits.wait(SECONDS)
         server.resume()
+        clock.ahead += FIRST_COOLDOWN
         is_up.set()
 
     is_up = threading.Event()
     attempts: list[int] = []
-    mailer = Mailer(config_for(server, retry={"attempts": 2}), sleep=pause)
+    clock = ShiftedClock()
+    mailer = Mailer(config_for(server, retry={"attempts": 2}), sleep=pause, clock=clock)
     server.refuse()
 
     def send(number: int) -> None:
         attempts.append(mailer.send(message(number), envelope=envelope()).attempts)
 
     in_threads([come_up, *(lambda n=n: send(n) for n in range(50))])
-    assert attempts == [2] * 50
+    assert len(attempts) == 50
+    assert set(attempts) <= {1, 2}
     assert committed(server) == dict.fromkeys(range(50), 1)
     assert len(server.connections) <= 5
     mailer.close()
@@ -215,7 +230,7 @@ def test_twenty_greenlets_on_two_sessions(channel: str, certificates: Certificat
     program = """
         greenlets = [gevent.spawn(send, number) for number in range(20)]
         gevent.joinall(greenlets, timeout=SECONDS, raise_error=True)
-        assert mailer_for(CONFIG).stats().waits_total == 18, "they did meet"
+        assert mailer_for(CONFIG).stats().waits_total == 19, "they did meet"
     """
     with server_over(channel, certificates) as server:
         options = options_for(server, certificates, host="localhost", family="ipv4", pool={"max_size": 2})

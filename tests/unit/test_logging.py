@@ -318,7 +318,7 @@ ANN = {"user": "ann@x.example"}
     ("write", "level", "fields"),
     [
         (lambda log: log.failed_over(LOST, "c:25"), "WARNING", {"next_server": "c:25", **OF_LOST}),
-        (lambda log: log.passed_over(LOST, 9.5), "WARNING", {"pause": 9.5, **OF_LOST}),
+        (lambda log: log.left_alone(LOST, 9.5), "WARNING", {"pause": 9.5, **OF_LOST}),
         (lambda log: log.works_again(), "INFO", {}),
         (lambda log: log.shrunk(2), "WARNING", {"pool_size": 2}),
         (lambda log: log.attempt_failed(LOST, 2, 1.5), "WARNING", {"attempts": 2, "pause": 1.5, **OF_LOST}),

@@ -21,8 +21,10 @@ from mailbridge import (
 from mailbridge.delivery.breakers import (
     FAILURES_TO_OPEN,
     FIRST_COOLDOWN,
+    FIRST_COOLDOWN_AFTER_WAITING,
     JITTER,
     LONGEST_COOLDOWN,
+    LONGEST_COOLDOWN_ALONE,
     ServerBreaker,
 )
 
@@ -143,7 +145,7 @@ def test_a_probe_that_succeeds_closes_it(breaker: ServerBreaker, clock: Clock) -
 def test_each_probe_that_fails_doubles_the_cooldown_up_to_a_cap(breaker: ServerBreaker, clock: Clock) -> None:
     fail(breaker)
     seen = []
-    for _ in range(9):
+    for _ in range(12):
         clock.now += breaker.seconds_left
         seen.append(breaker.open_within())
         breaker.note(refused())
@@ -164,9 +166,9 @@ def test_a_probe_that_never_reports_is_followed_by_another(breaker: ServerBreake
 def test_stragglers_do_not_prolong_it(breaker: ServerBreaker, clock: Clock) -> None:
     """Twenty threads that were on their way when it opened fail one by one."""
     fail(breaker)
-    clock.now += 1
+    clock.now += FIRST_COOLDOWN / 2
     fail(breaker, 20)
-    assert breaker.seconds_left == FIRST_COOLDOWN - 1
+    assert breaker.seconds_left == FIRST_COOLDOWN / 2
     clock.now += FIRST_COOLDOWN
     breaker.open_within()
     fail(breaker, 20)
@@ -210,6 +212,73 @@ def test_one_probe_of_many_threads(breaker: ServerBreaker, clock: Clock) -> None
     for thread in threads:
         thread.join()
     assert sorted(got, key=lambda each: each is None) == [FIRST_COOLDOWN] + [None] * 7
+
+
+def test_no_connection_is_opened_until_a_probe_is_due(breaker: ServerBreaker, clock: Clock) -> None:
+    """Without `open_within`, as where there is one server: who opens when it is due is the probe."""
+    seen = []
+    for seconds in (0.0, 0.0, 0.0, 0.2, 0.3, 0.0, 0.9, 0.1, 0.0):
+        clock.now += seconds
+        seen.append((breaker.hold() is None, breaker.seconds_held))
+        if breaker.hold() is None:
+            fail(breaker, 1)
+    assert seen == [
+        *[(True, 0.0)] * 3,
+        (False, pytest.approx(0.3)),
+        (True, 0.0),  # fails, so that the next one is due a second later
+        (False, 1.0),
+        (False, pytest.approx(0.1)),
+        (True, 0.0),
+        (False, 2.0),
+    ]
+
+
+def test_it_says_why_and_when_the_next_try_is(breaker: ServerBreaker, clock: Clock) -> None:
+    fail(breaker)
+    error = breaker.hold()
+    assert isinstance(error, NobodyListens)
+    assert error is not breaker.hold()
+    assert error.hint is not None
+    assert error.hint.endswith("Not asked for this message: the next try is in 0.5 s.")
+    breaker.note(None)
+    assert breaker.hold() is None
+
+
+def test_while_a_probe_is_under_way_nothing_is_held_back(breaker: ServerBreaker, clock: Clock) -> None:
+    """What comes by then waits for it in the pool."""
+    fail(breaker)
+    clock.now += FIRST_COOLDOWN
+    assert breaker.open_within() == FIRST_COOLDOWN
+    assert (breaker.hold(), breaker.seconds_held) == (None, 0.0)
+    fail(breaker, 1)
+    assert breaker.seconds_held == 2 * FIRST_COOLDOWN
+
+
+def test_what_waiting_does_not_mend_is_not_held_back(breaker: ServerBreaker) -> None:
+    for _ in range(FAILURES_TO_OPEN):
+        breaker.note(NotSupported("x", extension="STARTTLS", stage="tls"))
+    assert (breaker.is_open, breaker.hold()) == (True, None)
+
+
+def test_the_first_cooldown_is_longer_where_a_message_had_to_wait(
+    breaker: ServerBreaker, clock: Clock
+) -> None:
+    breaker.note(ConnectTimeout("x", stage="tcp"))
+    assert breaker.seconds_left == FIRST_COOLDOWN_AFTER_WAITING
+    breaker.reset()
+    fail(breaker)
+    clock.now += FIRST_COOLDOWN
+    breaker.note(ConnectTimeout("x", stage="tcp"))
+    assert breaker.seconds_left == FIRST_COOLDOWN_AFTER_WAITING
+
+
+def test_a_server_that_is_alone_is_never_left_alone_for_long(clock: Clock) -> None:
+    breaker = ServerBreaker(longest_cooldown=LONGEST_COOLDOWN_ALONE, clock=clock, random=lambda: 0.0)
+    fail(breaker)
+    for _ in range(12):
+        clock.now += breaker.seconds_left
+        fail(breaker, 1)
+    assert breaker.seconds_left == LONGEST_COOLDOWN_ALONE
 
 
 def test_another_process_has_a_record_of_its_own(

@@ -84,7 +84,14 @@ def test_a_random_that_gives_one() -> None:
 
 def upstream(host: str, clock: Clock, priority: int = 1) -> Upstream:
     options = ServerOptions(config=SMTPConfig(host=host), priority=priority)
-    return Upstream(options, name=host, before_opening=lambda: None, clock=clock, random=lambda: 0.0)
+    return Upstream(
+        options,
+        name=host,
+        is_alone=False,
+        before_opening=lambda: None,
+        clock=clock,
+        random=lambda: 0.0,
+    )
 
 
 @pytest.fixture
@@ -126,14 +133,14 @@ def test_who_failed_comes_last_and_it_is_told_why(three: list[Upstream]) -> None
     stops = candidates(Router(three, random=random.random), attempt_log)
     assert names(stops) == ["b", "c", "a"]
     assert [candidate.others for candidate in stops] == [1, 0, 0]
-    assert "next try is in 5 s" in attempt_log.by_server["a"].hint
+    assert f"next try is in {FIRST_COOLDOWN} s" in attempt_log.by_server["a"].hint
     assert attempt_log.errors == []
 
 
 def test_when_all_failed_who_is_due_soonest_is_first(three: list[Upstream], clock: Clock) -> None:
     for server in (three[1], three[2], three[0]):
         fail(server)
-        clock.now += 1
+        clock.now += FIRST_COOLDOWN / 10
     assert names(candidates(Router(three, random=random.random))) == ["b", "c", "a"]
 
 

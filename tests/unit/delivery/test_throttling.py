@@ -2,7 +2,7 @@
 
 import pytest
 
-from mailbridge.delivery.verdicts import is_throttling
+from mailbridge.delivery.verdicts import is_connection_limit, is_throttling
 from mailbridge.errors import (
     AuthenticationFailed,
     ConnectionLost,
@@ -114,3 +114,21 @@ def test_an_error_without_an_answer_asks_for_nothing() -> None:
 )
 def test_a_goodbye_on_a_session_that_was_idle_is_about_that(text: str, stage: str, asks: bool) -> None:
     assert is_throttling(said(text, stage), on_reused=True) is asks
+
+
+@pytest.mark.parametrize(
+    ("text", "stage", "is_limit"),
+    [
+        ("421 Too many concurrent SMTP connections", "greeting", True),
+        ("421 4.7.0 too many connections", "ehlo", True),
+        ("451 too many connections", "greeting", True),
+        ("450 too many connections", "greeting", True),
+        ("432 4.3.2 Concurrent connections limit exceeded", "auth", True),
+        ("454 4.7.0 Too many login attempts", "auth", True),
+        ("454 TLS not available just now", "tls", False),
+        ("535 5.7.8 wrong password", "auth", False),
+        ("554 5.7.1 go away", "greeting", False),
+    ],
+)
+def test_which_answers_let_no_more_connections_in(text: str, stage: str, is_limit: bool) -> None:
+    assert is_connection_limit(said(text, stage)) is is_limit

@@ -6,7 +6,7 @@ from mailbridge.deadline import Deadline
 from mailbridge.errors import DeadlineExceeded, InvalidMessage, PoolTimeout
 from mailbridge.message.priority import lane_of
 from mailbridge.pool import Lease, Pool
-from mailbridge.pool.ledger import GROW_SECONDS, Size
+from mailbridge.pool.sizing import GROW_SECONDS, Size
 from tests.unit.pool.pool_things import Borrower, FakeClock, Thing, World, pool_of, queue_one
 
 
