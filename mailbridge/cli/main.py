@@ -5,6 +5,7 @@ configuration that can't work. What `authorize` does stands in `cli_oauth2`, `se
 """
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -37,6 +38,10 @@ _COLOURS = {"ok": "32", "failed": "31", "skipped": "2"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives the exit code."""
     options = _parser().parse_args(arguments)
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # what others say must not end us where a terminal can't show it
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _dialogue_shown() if options.debug else nullcontext():
             return int(options.run(options.config(options), options))

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from mailbridge import ConfigurationError
+from mailbridge.reply import printable
 
 if TYPE_CHECKING:
     from mailbridge.inbox import Inbox
@@ -95,7 +96,7 @@ def _follow(inbox: "Inbox") -> None:
         if mail is None:
             continue
         last = mail.number
-        recipients = ", ".join(mail.recipients)
+        recipients = printable(", ".join(mail.recipients))
         print(f"{mail.received_at:%H:%M:%S}  {recipients}  {mail.reading.subject}", flush=True)
 
 

@@ -256,6 +256,28 @@ def test_every_view_shows_the_mail(page: Any, server: InboxServer) -> None:
     until(lambda: "Content-Type: multipart/mixed" in text_of(page, "#view pre"))
 
 
+def test_a_text_of_very_many_links_is_shown(page: Any, server: InboxServer, browser: Chromium) -> None:
+    send(server, text="https://x.example/a\n" * 200_000)
+    open_first(page)
+    length = "return document.querySelector('#view pre')?.textContent.length ?? 0"
+    until(lambda: page.execute_script(length) > 1_000_000)
+    assert page.find_elements("css selector", "#view a") == []
+    assert browser.complaints() == []
+
+
+def test_what_is_left_out_is_said(page: Any, server: InboxServer) -> None:
+    head = b"Subject: deep\r\n"
+    layers = (b"Content-Type: multipart/x; boundary=%d\r\n\r\n--%d\r\n" % (n, n) for n in range(100))
+    server.inbox.add(head + b"".join(layers), sender="", recipients=["maja@example.org"])
+    open_first(page)
+    until(lambda: "nested more than 20 deep" in text_of(page, "#left-out"))
+    send(server)
+    until(lambda: text_of(page, "#list li:first-child .subject") == "Hello")
+    open_first(page)
+    until(lambda: text_of(page, "#subject") == "Hello")
+    assert text_of(page, "#left-out") == ""
+
+
 def test_search_and_delete(page: Any, server: InboxServer) -> None:
     send(server, subject="Order 2041")
     send(server, subject="Newsletter")

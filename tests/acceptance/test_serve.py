@@ -33,6 +33,7 @@ class Served:
             stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
+            errors="replace",
             env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
         )
         assert self.process.stdout is not None
@@ -161,6 +162,17 @@ def test_it_ends_when_told(serve: Serve, number: int) -> None:
     served = serve("--http", "0", "--tls")
     send(served)
     assert served.stop(number) == 0
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_subject_that_the_terminal_cannot_show_ends_nothing(serve: Serve, encoding: str) -> None:
+    served = serve(PYTHONIOENCODING=encoding)
+    message = Message("日本", "shop@example.com", ["maja@example.org"], text="Good day")
+    with Mailer(SMTPConfig(url=served.url)) as mailer:
+        mailer.send(message)
+        assert served.next_line().rstrip().endswith(r"maja@example.org  \u65e5\u672c")
+        mailer.send(MESSAGE)
+        assert "maja@example.org" in served.next_line()
 
 
 @pytest.mark.parametrize(

@@ -193,9 +193,11 @@ function frame(mail, remote) {
   return made;
 }
 
-// Addresses in a text become links, and nothing else does.
+// Addresses in a text become links, and nothing else does. Where there are too many for the browser, none.
 function linked(text) {
-  return text.split(/(https?:\/\/[^\s<>"]+[^\s<>".,;:!?)\]'])/).map((piece, index) =>
+  const pieces = text.split(/(https?:\/\/[^\s<>"]+[^\s<>".,;:!?)\]'])/);
+  if (pieces.length > 10000) return [text];
+  return pieces.map((piece, index) =>
     index % 2
       ? element("a", { href: piece, target: "_blank", rel: "noopener noreferrer" }, piece)
       : piece);
