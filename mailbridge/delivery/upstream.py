@@ -51,7 +51,7 @@ class Upstream:
             name=name,
             log=self.log,
             hold=self.breaker.hold,
-            is_limit=self._is_limit,
+            on_failure=self._note_failure,
             clock=clock,
             random=random,
         )
@@ -124,9 +124,9 @@ class Upstream:
             raise
         return connection
 
-    def _is_limit(self, error: Exception, others: int) -> bool:
-        """Whether the server lets no more than `others` in. What else keeps a session from opening counts
-        against it.
+    def _note_failure(self, error: Exception, others: int) -> bool:
+        """A connection could not be opened. True if the server lets no more in than `others`; anything else
+        counts against it.
         """
         if not isinstance(error, MailbridgeError):
             return False

@@ -8,7 +8,7 @@ No comprehension stands directly in a `with ledger.lock`: CPython 3.13 leaves th
 exception comes at the jump back of one that filters.
 
 It has fewer connections for a while when its owner says that the server asked for that (`reduce`), or lets
-no more in (`is_limit`): then a caller waits for one that is open. It does not retry or count logins. When
+no more in (`on_failure`): then a caller waits for one that is open. It does not retry or count logins. When
 opening fails, the caller gets the error and the next waiter the place.
 """
 
@@ -41,8 +41,8 @@ class Pool(Generic[T]):
     what waits, never what is under way. `name` is shown in errors, logs and repr. `open_thing` gets the
     deadline of the caller that it opens for, and runs in that caller's thread; until one is open, and after
     one was lost or could not be opened, one at a time. While `hold` gives an error (it is asked under the
-    lock), nothing is opened, and a caller that no other thing can serve gets a copy of it. `is_limit` gets
-    what `open_thing` raised and how many others there are: whether the other side lets no more in.
+    lock), nothing is opened, and a caller that no other thing can serve gets a copy of it. `on_failure` is
+    told what `open_thing` raised and how many others there are; true: the other side lets no more in.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Pool(Generic[T]):
         name: str = "",
         log: Log | None = None,
         hold: Callable[[], Exception | None] = lambda: None,
-        is_limit: Callable[[Exception, int], bool] = lambda error, others: False,
+        on_failure: Callable[[Exception, int], bool] = lambda error, others: False,
         clock: Clock = time.monotonic,
         random: Callable[[], float] = _random.random,
     ) -> None:
@@ -62,7 +62,7 @@ class Pool(Generic[T]):
         self._log = log or Log(ROOT, name)
         self._open_connection = open_thing
         self._hold = hold
-        self._is_limit = is_limit
+        self._on_failure = on_failure
         self._clock = clock
         self._random = random
         # By process: see here.
@@ -262,7 +262,7 @@ class Pool(Generic[T]):
         """Whether the claim waits for what others have, since the other side lets no more in."""
         with ledger.lock:
             others = ledger.note_failure(claim)
-        if not self._is_limit(error, others):
+        if not self._on_failure(error, others):
             return False
         with ledger.lock:
             is_less = ledger.size.settle(others, now=self._clock())

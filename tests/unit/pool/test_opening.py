@@ -50,7 +50,7 @@ class Side(World):
         assert self.opening.acquire(timeout=PATIENCE)
         self.gates.pop(0).set()
 
-    def is_limit(self, error: Exception, others: int) -> bool:
+    def on_failure(self, error: Exception, others: int) -> bool:
         self.asked_of_others.append(others)
         return isinstance(error, Full) and others > 0
 
@@ -59,7 +59,7 @@ class Side(World):
             self.open,
             PoolOptions(**{"max_size": 4, "acquire_timeout": PATIENCE, **options}),
             hold=lambda: self.held,
-            is_limit=self.is_limit,
+            on_failure=self.on_failure,
             clock=self.clock,
             random=lambda: 0.5,
         )
