@@ -38,9 +38,7 @@ _COLOURS = {"ok": "32", "failed": "31", "skipped": "2"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives the exit code."""
     options = _parser().parse_args(arguments)
-    if isinstance(
-        sys.stdout, io.TextIOWrapper
-    ):  # what others say must not end us where a terminal can't show it
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal can't show must not end the command
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _dialogue_shown() if options.debug else nullcontext():

@@ -9,6 +9,8 @@ from email.message import Message
 from email.parser import BytesParser
 from typing import Any, cast
 
+from mailbridge.inbox.charsets import to_text
+
 #: What is read of a mail. An attachment of so many bytes has less than half as many lines as are read.
 MOST_BYTES = 64 * 1024 * 1024
 MOST_LINES = 2_000_000
@@ -89,11 +91,17 @@ class MailPart(Message):
         except Exception:
             return "text/plain"
 
-    def get_boundary(self, failobj: Any = None) -> Any:
+    def get_param(
+        self, param: str, failobj: Any = None, header: str = "content-type", unquote: bool = True
+    ) -> Any:
+        """A parameter as text; one with a charset of its own (RFC 2231) in the charsets of mail only."""
         try:
-            return super().get_boundary(failobj)
+            value = super().get_param(param, failobj, header, unquote)
         except Exception:
             return failobj
+        if isinstance(value, tuple):
+            return to_text(value[2].encode("raw_unicode_escape"), value[0] or "utf-8")
+        return value
 
 
 def parsed(content: bytes) -> tuple[MailPart, tuple[str, ...]]:

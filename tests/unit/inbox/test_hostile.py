@@ -91,6 +91,22 @@ def test_names_of_files(given_name: str, filename: str) -> None:
     assert part.filename == filename
 
 
+@pytest.mark.parametrize(
+    ("parameter", "filename"),
+    [
+        ("filename*=utf-8''Gr%C3%B6%C3%9Fe.pdf", "Größe.pdf"),
+        ("filename*=iso-8859-1'de'Gr%F6%DFe.pdf", "Größe.pdf"),
+        ("filename*0*=utf-8''Gr%C3%B6;filename*1*=%C3%9Fe;filename*2=.pdf", "Größe.pdf"),
+        ("filename*=idna''xn--mnchen-3ya", "xn--mnchen-3ya"),
+        ("filename*=utf-7''+2AA-", "+2AA-"),
+        ("filename*=''a", "a"),
+    ],
+)
+def test_names_of_files_with_a_charset(parameter: str, filename: str) -> None:
+    (part,) = check(HEAD + f"Content-Disposition: attachment; {parameter}\r\n\r\nx".encode()).parts
+    assert part.filename == filename
+
+
 class TestLimits:
     def test_parts(self) -> None:
         whole = HEAD + b"Content-Type: multipart/mixed; boundary=x\r\n\r\n" + b"--x\r\n\r\na\r\n" * 10_000
