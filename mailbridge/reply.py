@@ -8,6 +8,8 @@ MAX_SHOWN_CHARACTERS = 1024
 
 def printable(text: str, limit: int = MAX_SHOWN_CHARACTERS) -> str:
     """`text` fit for logs and terminals: control characters escaped, at most `limit` characters."""
+    if text.isprintable() and len(text) <= limit:
+        return text
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: limit + 1])
     return shown if len(shown) <= limit else shown[:limit] + "…"
 

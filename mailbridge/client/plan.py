@@ -22,8 +22,11 @@ from mailbridge.reply import Reply
 from mailbridge.smtp import commands
 from mailbridge.smtp.capabilities import Capabilities
 
-_ENVELOPE_STAGES = ("rset", "mail_from", "rcpt_to", "data")
-_DATA_STAGES = ("content", "final")
+# The key of `SendResult.timings` under which each stage of a transaction counts.
+_PARTS = {
+    **dict.fromkeys(("rset", "mail_from", "rcpt_to", "data"), "envelope"),
+    **dict.fromkeys(("content", "final"), "data"),
+}
 _UTC = "%Y-%m-%d %H:%M:%S UTC"
 _LEAST_RECIPIENTS = 100  # a server must take so many in one transaction (RFC 5321 section 4.5.3.1.8)
 
@@ -265,8 +268,8 @@ def is_one_too_many(reply: Reply, accepted: int) -> bool:
 
 def sending_seconds(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     """`SendResult.timings` of one transaction, from the times by stage before and after it."""
-
-    def spent(stages: tuple[str, ...]) -> float:
-        return sum(after.get(stage, 0.0) - before.get(stage, 0.0) for stage in stages)
-
-    return {"envelope": spent(_ENVELOPE_STAGES), "data": spent(_DATA_STAGES)}
+    spent = {"envelope": 0.0, "data": 0.0}
+    for stage, seconds in after.items():
+        if stage in _PARTS:
+            spent[_PARTS[stage]] += seconds - before.get(stage, 0.0)
+    return spent

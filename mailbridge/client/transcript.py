@@ -41,11 +41,13 @@ class DialogueLog:
         self._unfinished = b""
 
     def sent(self, lines: Iterable[str]) -> None:
-        for line in lines:
+        for line in lines if self._is_on else ():
             self._hides("***" in line)
             self._write("C", printable(line))
 
     def content(self, size: int) -> None:
+        if not self._is_on:
+            return
         self._hides(False)
         if size:
             self._write("C", f"<{size} bytes of content>")
@@ -83,5 +85,4 @@ class DialogueLog:
         self._shows_code = False
 
     def _write(self, side: Literal["C", "S"], text: str) -> None:
-        if self._is_on:
-            self._log.said(self._connection_id, side, text)
+        self._log.said(self._connection_id, side, text)

@@ -6,7 +6,7 @@ with a capability. Values are frozen: after STARTTLS there is a new one, or none
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Self
 
@@ -37,6 +37,10 @@ class Capabilities:
     """
 
     offers: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    _parameters: dict[str, tuple[str, ...]] = field(init=False, repr=False, compare=False)  # by keyword
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_parameters", dict(self.offers))
 
     @classmethod
     def parse(cls, reply: Reply) -> Self:
@@ -59,19 +63,18 @@ class Capabilities:
     @property
     def keywords(self) -> Mapping[str, tuple[str, ...]]:
         """Keyword to parameters; a copy."""
-        return dict(self.offers)
+        return dict(self._parameters)
 
     def has(self, keyword: str) -> bool:
         """Whether the server offers this extension."""
-        return keyword.upper() in self.keywords
+        return keyword.upper() in self._parameters
 
-    def __contains__(self, keyword: str) -> bool:
-        return self.has(keyword)
+    __contains__ = has
 
     @property
     def size_limit(self) -> int | None:
         """The largest message in bytes (RFC 1870); None where none is named, or none that makes sense."""
-        parameters = self.keywords.get("SIZE", ())
+        parameters = self._parameters.get("SIZE", ())
         if not parameters or not _SIZE.fullmatch(parameters[0]):
             return None
         return int(parameters[0]) or None  # RFC 1870 section 4: 0 says that there is no fixed limit
@@ -80,23 +83,25 @@ class Capabilities:
     def limits(self) -> Mapping[str, int]:
         """What the server announces (RFC 9422): MAILMAX transactions of a session, RCPTMAX recipients of
         a transaction, RCPTDOMAINMAX domains of these. What is malformed is left out."""
-        found = map(_LIMIT.fullmatch, self.keywords.get("LIMITS", ()))
-        return {each[1].upper(): int(each[2]) for each in found if each}
+        offered = self._parameters.get("LIMITS")
+        if not offered:
+            return {}
+        return {each[1].upper(): int(each[2]) for each in map(_LIMIT.fullmatch, offered) if each}
 
     @property
     def least_deliver_by(self) -> int | None:
         """The fewest seconds that may be asked for in mode R (RFC 2852 section 3); None if none is named."""
-        return _seconds(self.keywords.get("DELIVERBY", ()))
+        return _seconds(self._parameters.get("DELIVERBY", ()))
 
     @property
     def longest_hold(self) -> int | None:
         """For how many seconds the server holds a message at most (RFC 4865); None if it does not say."""
-        return _seconds(self.keywords.get("FUTURERELEASE", ()))
+        return _seconds(self._parameters.get("FUTURERELEASE", ()))
 
     @property
     def latest_release(self) -> datetime | None:
         """Until when the server holds a message at most (RFC 4865), in UTC; None if it does not say."""
-        for text in self.keywords.get("FUTURERELEASE", ())[1:2]:
+        for text in self._parameters.get("FUTURERELEASE", ())[1:2]:
             if _MOMENT.fullmatch(text):
                 try:
                     return datetime.fromisoformat(text[:19].upper()).replace(tzinfo=UTC)
@@ -107,12 +112,12 @@ class Capabilities:
     @property
     def priority_profile(self) -> str | None:
         """The priorities that the server tells apart (RFC 6710 section 3), as "NSEP"; None if unsaid."""
-        return next(iter(self.keywords.get("MT-PRIORITY", ())), None)
+        return next(iter(self._parameters.get("MT-PRIORITY", ())), None)
 
     @property
     def auth_mechanisms(self) -> tuple[str, ...]:
         """The SASL mechanisms, in upper case, in the order of the offer (RFC 4954 section 3)."""
-        return self.keywords.get("AUTH", ())
+        return self._parameters.get("AUTH", ())
 
     def without(self, names: Iterable[str]) -> Self:
         """The same without these keywords: the option `disable`. Nothing can be added."""

@@ -4,6 +4,7 @@ Arguments are refused, never repaired: no control character can reach the wire f
 here knows an order of commands; that is `flows`.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from mailbridge.smtp.replies import MAX_EHLO_LINES, MAX_LINES
 
 # RFC 5321 section 4.5.3.1.4, in octets with CRLF; RFC 4954 section 4 holds AUTH to it, too.
 LONGEST_LINE = 512
+
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Command:
     reply_lines: int = MAX_LINES
 
     def __post_init__(self) -> None:
-        if any(byte < 32 or byte == 127 for byte in self.line):
+        if _CONTROL.search(self.line):
             shown = "" if self.secret else f": {printable(self.line.decode('utf-8', 'replace'))}"
             raise InvalidMessage(f"An SMTP command may hold no control character{shown}", stage=self.stage)
 

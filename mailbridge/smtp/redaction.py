@@ -74,7 +74,9 @@ class Redactor:
 
     def masked_reply(self, reply: Reply, *, in_exchange: bool = False) -> Reply:
         """`reply` with its lines `masked`."""
-        lines = tuple(self.masked(line, in_exchange=in_exchange) for line in reply.lines)
+        if not (self._always or self._words or (in_exchange and self._in_exchange)):
+            return reply
+        lines = tuple([self.masked(line, in_exchange=in_exchange) for line in reply.lines])
         return reply if lines == reply.lines else replace(reply, lines=lines)
 
 

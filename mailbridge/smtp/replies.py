@@ -35,7 +35,7 @@ class ReplyParser:
     into step.
     """
 
-    __slots__ = ("_buffer", "_code", "_empty", "_limit", "_lines", "_searched", "_size")
+    __slots__ = ("_buffer", "_code", "_empty", "_lines", "_searched", "_size")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -47,8 +47,8 @@ class ReplyParser:
         self._searched = 0  # no line end stands before this place of the buffer
         self._lines: list[str] = []  # of the reply that has begun
         self._code = 0  # of these lines
+        self._size = 0  # bytes of these lines
         self._empty = 0  # lines without a character, since the last reply
-        self._set_size(0)
 
     def feed(self, data: bytes) -> None:
         """Take what was received."""
@@ -82,7 +82,11 @@ class ReplyParser:
                 raise _violation(f"The server mixed code {self._code} with others in one reply", line)
             if len(self._lines) >= max_lines:
                 raise _violation(f"The server sent a reply of more than {max_lines} lines", line)
-            self._take(end, code, text)
+            del self._buffer[:end]  # CPython moves the start, not the rest
+            self._searched = 0
+            self._lines.append(text)
+            self._code = code
+            self._size += end
             if is_last:
                 return self._finish()
         return None
@@ -93,34 +97,24 @@ class ReplyParser:
         The limits count from the start of the line, so the same bytes give the same error
         however they were cut.
         """
-        end = self._buffer.find(b"\n", self._searched, self._limit)
+        limit = min(MAX_LINE, MAX_REPLY - self._size)
+        end = self._buffer.find(b"\n", self._searched, limit)
         if end >= 0:
             return end + 1
-        if len(self._buffer) < self._limit:
+        if len(self._buffer) < limit:
             self._searched = len(self._buffer)
             return None
-        what, most = ("line", MAX_LINE) if self._limit == MAX_LINE else ("reply", MAX_REPLY)
+        what, most = ("line", MAX_LINE) if limit == MAX_LINE else ("reply", MAX_REPLY)
         raise _violation(
             f"The server sent a {what} of more than {most} bytes", bytes(self._buffer[:MAX_LINE])
         )
 
-    def _take(self, end: int, code: int, text: str) -> None:
-        del self._buffer[:end]  # CPython moves the start, not the rest
-        self._searched = 0
-        self._lines.append(text)
-        self._code = code
-        self._set_size(self._size + end)
-
     def _finish(self) -> Reply:
         reply = Reply(self._code, tuple(self._lines), _enhanced(self._code, self._lines[0]))
         self._lines = []
+        self._size = 0
         self._empty = 0
-        self._set_size(0)
         return reply
-
-    def _set_size(self, size: int) -> None:
-        self._size = size  # bytes of the lines taken
-        self._limit = min(MAX_LINE, MAX_REPLY - size)  # bytes that the next line may have
 
 
 def _parse_line(line: bytes) -> tuple[int, bool, str]:
