@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
+from mailbridge import aside
 from mailbridge.client.driver import Conversation
 from mailbridge.config.auth import parse_credentials, parse_mechanisms, require_fit
 from mailbridge.config.libraries import load_libraries
 from mailbridge.config.smtp_config import SMTPConfig
-from mailbridge.deadline import Deadline
+from mailbridge.deadline import NEVER, Deadline
 from mailbridge.errors import AuthenticationFailed, ConfigurationError, ConnectionLost, NotSupported
 from mailbridge.net.tls.channel_binding import channel_bindings
 from mailbridge.oauth2.shared import source_for
@@ -25,6 +26,9 @@ from mailbridge.secret import Secret, clear_locals
 from mailbridge.smtp import sasl
 from mailbridge.smtp.capabilities import Capabilities
 from mailbridge.smtp.flows.authentication import authentication
+from mailbridge.smtp.sasl.registry import custom
+
+T = TypeVar("T")
 
 
 def with_login(
@@ -67,7 +71,7 @@ class Login:
         if self._config.oauth2 is None:
             self._authenticate(None, deadline)
         else:
-            self._with_token(source_for(self._config), deadline)
+            self._with_token(source_for(self._config, deadline), deadline)
 
     def _authenticate(self, token: Secret | None, deadline: Deadline) -> None:
         talk = self._talk
@@ -75,6 +79,7 @@ class Login:
         mechanisms = usable_mechanisms(
             self._config,
             self._capabilities,
+            deadline,
             bindings=bindings,
             token=token,
             remember=talk.wire.redactor.remember_secret,
@@ -122,6 +127,7 @@ def require_safe_channel(*, is_safe: bool) -> None:
 def usable_mechanisms(
     config: SMTPConfig,
     capabilities: Capabilities,
+    deadline: Deadline = NEVER,
     *,
     bindings: Mapping[str, bytes] = NO_BINDINGS,
     token: Secret | None = None,
@@ -130,6 +136,7 @@ def usable_mechanisms(
     """The mechanisms to try, strongest first or as `auth` orders them, with the credentials of now.
 
     `bindings`: the channel bindings of the connection, by type; `token`: an OAuth2 access token.
+    `deadline` bounds callables of the user's own, and Kerberos.
     `remember` is told the password and the token, which replies may quote from here on.
     Raises `NotSupported` if AUTH is not offered: a send without the configured login would be
     another mail than was asked for. `AuthenticationFailed` if no mechanism fits.
@@ -143,8 +150,8 @@ def usable_mechanisms(
         )
     offered = capabilities.auth_mechanisms
     credentials = sasl.Credentials(
-        "" if config.username is None else _value(config.username).reveal(),
-        None if config.password is None else _value(config.password),
+        "" if config.username is None else _value("username", config.username, deadline).reveal(),
+        None if config.password is None else _value("password", config.password, deadline),
         token=token,
         host=config.host,
         port=config.port,
@@ -159,12 +166,55 @@ def usable_mechanisms(
         usable = sasl.candidates(config.auth or "auto", sorted(sasl.AVAILABLE), credentials)
         allowed = ", ".join(config.auth or usable)
         raise AuthenticationFailed(f"The server offers {shown}; usable are {allowed}", stage="auth")
-    return [partial(sasl.mechanism, name, credentials, offered) for name in names]
+    makers = [partial(sasl.mechanism, name, credentials, offered) for name in names]
+    return [
+        partial(_Aside, name, make, deadline) if name == "GSSAPI" or custom(name) is not None else make
+        for name, make in zip(names, makers, strict=True)
+    ]
 
 
-def _value(source: object) -> Secret:
+class _Aside:
+    """A mechanism whose steps may take long, each within the deadline.
+
+    A step that comes too late is no use to anybody: what it answers ended with its connection.
+    """
+
+    def __init__(self, name: str, make: Callable[[], sasl.Mechanism], deadline: Deadline) -> None:
+        self._what = f"the SASL mechanism {name}"
+        self._deadline = deadline
+        self._mechanism = self._within(make)
+
+    def _within(self, action: Callable[[], T]) -> T:
+        return aside.within(action, self._deadline, what=self._what, stage="auth", heritage="nothing")
+
+    @property
+    def name(self) -> str:
+        return self._mechanism.name
+
+    @property
+    def refusal(self) -> str:
+        return self._mechanism.refusal
+
+    @property
+    def is_unsuitable(self) -> bool:
+        return self._mechanism.is_unsuitable
+
+    def initial(self) -> bytes | None:
+        return self._within(self._mechanism.initial)
+
+    def step(self, challenge: bytes) -> bytes:
+        return self._within(lambda: self._mechanism.step(challenge))
+
+    def finish(self, text: str) -> None:
+        self._within(lambda: self._mechanism.finish(text))
+
+
+def _value(option: str, source: object, deadline: Deadline) -> Secret:
     """A credential as configured: a string, a secret, or a callable that gives one now."""
-    value = source() if callable(source) else source
+    value = source
+    if callable(source):
+        what = f"the callable of the option {option}"
+        value = aside.within(source, deadline, what=what, stage="auth", heritage="result")
     if isinstance(value, Secret):
         return value
     if not isinstance(value, str):

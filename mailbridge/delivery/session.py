@@ -219,7 +219,7 @@ class Session:
                 self.release()
                 permit.wait(limit)
             lease = self._borrow(limit, candidate, fresh=fresh)
-            if permit.take():
+            if permit.take(limit):
                 return lease
             self.release()
 

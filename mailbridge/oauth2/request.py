@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
+from mailbridge import aside
 from mailbridge.config.oauth2 import OAuth2Options
 from mailbridge.config.smtp_config import SMTPConfig
 from mailbridge.deadline import Deadline
@@ -32,7 +33,7 @@ def asker(
     variables once `clear_locals` went over them: `MailbridgeError`, or TimeoutError at the deadline."""
     supplier = options.supplier
     if supplier is not None:
-        return lambda refresh_token, deadline: _supplied(supplier, wall_clock)
+        return lambda refresh_token, deadline: _supplied(supplier, wall_clock, deadline)
 
     def ask(refresh_token: Secret | None, deadline: Deadline) -> AccessToken:
         body = request_body(options, username, refresh_token, wall_clock())
@@ -48,10 +49,14 @@ def asker(
     return ask
 
 
-def _supplied(supplier: Callable[[], Any], wall_clock: Callable[[], float]) -> AccessToken:
+def _supplied(
+    supplier: Callable[[], Any], wall_clock: Callable[[], float], deadline: Deadline
+) -> AccessToken:
     """What the user's own callable gives: a string, or an `AccessToken` that may have an end."""
     try:
-        found = supplier()
+        found = aside.within(
+            supplier, deadline, what="the provider of access tokens", stage="token", heritage="result"
+        )
     except MailbridgeError:
         raise
     except Exception as problem:

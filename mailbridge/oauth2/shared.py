@@ -4,8 +4,10 @@ import os
 import threading
 from collections import OrderedDict
 
+from mailbridge import aside
 from mailbridge.config.oauth2 import OAuth2Options
 from mailbridge.config.smtp_config import SMTPConfig
+from mailbridge.deadline import NEVER, Deadline
 from mailbridge.errors import ConfigurationError
 from mailbridge.oauth2.request import asker
 from mailbridge.oauth2.source import TokenSource
@@ -19,13 +21,17 @@ _sources: OrderedDict[tuple[object, ...], TokenSource] = OrderedDict()
 _locks = {os.getpid(): threading.Lock()}  # by process, since one that was inherited may be held for ever
 
 
-def source_for(config: SMTPConfig) -> TokenSource:
+def source_for(config: SMTPConfig, deadline: Deadline = NEVER) -> TokenSource:
     """The source of `config`'s access tokens; the same one for the same user, options and way there.
 
-    Raises `ConfigurationError` if `config` has no OAuth2, or no user.
+    `deadline` bounds a callable `username`. Raises `ConfigurationError` if there is no OAuth2, or no user.
     """
     options = config.oauth2
-    username = config.username() if callable(config.username) else config.username
+    username = config.username
+    if callable(username):
+        username = aside.within(
+            username, deadline, what="the callable of the option username", stage="token", heritage="result"
+        )
     if options is None or not username:
         raise ConfigurationError("There is no OAuth2 with a username in this configuration", stage="token")
     key = (options, username, config.proxy, config.tls, config.timeouts, config.family,

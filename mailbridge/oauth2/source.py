@@ -194,6 +194,8 @@ class TokenSource:
 
     def _judge(self, here: _State, problem: BaseException, deadline: Deadline) -> MailbridgeError:
         """The error to raise; it is remembered for the others unless it is this caller's own impatience."""
+        if isinstance(problem, DeadlineExceeded):
+            return copy.copy(problem)  # without traceback and causes
         if isinstance(problem, TimeoutError) and deadline.is_over:
             return _out_of_time()
         error = as_token_error(problem, self.options)

@@ -4,7 +4,7 @@
         while True:
             permit.wait(deadline)         # without a connection; returns when it is worth finding one
             ...                           # find a connection
-            if permit.take():             # for the transaction that begins now
+            if permit.take(deadline):             # for the transaction that begins now
                 break
             ...                           # another was faster: give the connection back
         ...                               # `permit.begin()` before each transaction, `permit.departed()`
@@ -22,6 +22,7 @@ from collections.abc import Callable
 from math import inf, isfinite
 from typing import Protocol
 
+from mailbridge import aside
 from mailbridge.config.groups import RateLimiter, RateOptions
 from mailbridge.deadline import Clock, Deadline
 from mailbridge.errors import DeadlineExceeded, MailbridgeError, RateUnavailable
@@ -57,8 +58,10 @@ class Permit(Protocol):
     def wait(self, deadline: Deadline) -> None:
         """Returns when permission is near. Raises `DeadlineExceeded`, which names the rate."""
 
-    def take(self) -> bool:
-        """Permission, if there still is one. Raises `RateUnavailable` if the limiter fails."""
+    def take(self, deadline: Deadline) -> bool:
+        """Permission, if there still is one. Raises `RateUnavailable` if the limiter fails, and
+        `DeadlineExceeded` if it takes too long.
+        """
 
     def begin(self, deadline: Deadline) -> None:
         """Uses the permission. If it is used already, by a transaction before this one of the same
@@ -88,7 +91,7 @@ class FreePermit:
     def wait(self, deadline: Deadline) -> None:
         pass
 
-    def take(self) -> bool:
+    def take(self, deadline: Deadline) -> bool:
         return True
 
     def begin(self, deadline: Deadline) -> None:
@@ -199,7 +202,7 @@ class QueuedPermit:
             left = deadline.remaining
             self._limiter.pause(waiter.gate, max(LEAST_WAIT, min(seconds, inf if left is None else left)))
 
-    def take(self) -> bool:
+    def take(self, deadline: Deadline) -> bool:
         queue, limit = self._queue, self._queue.limit
         with queue.lock:
             waiter = self._queued()
@@ -211,7 +214,7 @@ class QueuedPermit:
                 self._is_granted = True
                 self._leave()
                 return True
-        return self._ask(waiter)
+        return self._ask(waiter, deadline)
 
     def departed(self) -> None:
         queue = self._queue
@@ -224,13 +227,13 @@ class QueuedPermit:
         while not self._is_granted:
             self.departed()
             self.wait(deadline)
-            self.take()
+            self.take(deadline)
         self._is_granted = False
 
-    def _ask(self, waiter: Waiter) -> bool:
+    def _ask(self, waiter: Waiter, deadline: Deadline) -> bool:
         """The shared limiter, which may take a while: not under the lock."""
         assert callable(self._limiter.rate)  # noqa: S101  # else the limit is a Window
-        seconds = _asked(self._limiter.rate, self._limiter.server)
+        seconds = _asked(self._limiter.rate, self._limiter.server, deadline)
         queue = self._queue
         with queue.lock:
             if seconds <= 0:
@@ -268,9 +271,10 @@ class QueuedPermit:
         )
 
 
-def _asked(limiter: RateLimiter, server: str | None) -> float:
+def _asked(limiter: RateLimiter, server: str | None, deadline: Deadline) -> float:
     try:
-        seconds = limiter()
+        # A permission that came too late counted for a moment that is over: it is not kept.
+        seconds = aside.within(limiter, deadline, what="the rate limiter", stage=None, heritage="call")
     except MailbridgeError:
         raise
     except Exception as error:

@@ -5,7 +5,7 @@ Which mechanisms may be tried, and whether the channel is safe enough, was decid
 
 from collections.abc import Callable, Sequence
 
-from mailbridge.errors import AuthenticationFailed, MailbridgeError, ProtocolViolation
+from mailbridge.errors import AuthenticationFailed, DeadlineExceeded, MailbridgeError, ProtocolViolation
 from mailbridge.reply import Reply
 from mailbridge.smtp import commands
 from mailbridge.smtp.flows.steps import answer
@@ -67,7 +67,11 @@ async def _exchange(wire: Wire, mechanism: Mechanism) -> Reply:
         except MailbridgeError as error:
             error.reword(wire.redactor.masked(error.message, in_exchange=True))
             # Leave the exchange in step (RFC 4954 section 4), then say what was wrong.
-            await answer(wire, wire.call(commands.AUTH_CANCEL))
+            try:
+                await answer(wire, wire.call(commands.AUTH_CANCEL))
+            except DeadlineExceeded:
+                if not isinstance(error, DeadlineExceeded):
+                    raise
             raise
         waits = False
         reply = await answer(wire, wire.call(response))

@@ -43,7 +43,7 @@ class World:
             while True:
                 if not permit.is_near:
                     permit.wait(NEVER)
-                if permit.take():
+                if permit.take(NEVER):
                     break
             permit.begin(NEVER)
             permit.departed()

@@ -46,7 +46,7 @@ class Mail:
             while True:
                 permit.wait(self.deadline)
                 time.sleep(self.connecting)
-                if permit.take():
+                if permit.take(NEVER):
                     break
             permit.begin(self.deadline)
             time.sleep(self.before)
@@ -102,7 +102,7 @@ class TestStrictness:
         def refused() -> None:
             with limiter.permit(NORMAL) as permit:
                 permit.wait(NEVER)
-                assert permit.take()
+                assert permit.take(NEVER)
                 permit.begin(NEVER)
                 time.sleep(3)
 
@@ -214,7 +214,7 @@ class TestWaiting:
         def one() -> None:
             with limiter.permit(NORMAL) as permit:
                 permit.wait(NEVER)
-                permit.take()
+                permit.take(NEVER)
                 waited.append(permit.waited)
 
         time.run(one, one, one)
@@ -226,7 +226,7 @@ class TestWaiting:
             assert first.is_near
             assert first.is_near
             assert not second.is_near, "the first one will take it"
-            assert first.take()
+            assert first.take(NEVER)
             assert not second.is_near
 
     def test_an_interrupt_leaves_nothing_behind(self, time: VirtualTime) -> None:
@@ -237,7 +237,7 @@ class TestWaiting:
 
         with limiter.permit(NORMAL) as permit:
             permit.wait(NEVER)
-            assert permit.take()
+            assert permit.take(NEVER)
         limiter.pause = fail
         with pytest.raises(KeyboardInterrupt), limiter.permit(NORMAL) as permit:
             permit.wait(NEVER)
@@ -249,7 +249,7 @@ class TestWaiting:
         def large() -> None:
             with limiter.permit(NORMAL) as permit:
                 permit.wait(NEVER)
-                assert permit.take()
+                assert permit.take(NEVER)
                 for _ in range(3):
                     permit.begin(NEVER)
                     began.append(time())
@@ -271,7 +271,7 @@ class TestWaiting:
             with limiter.permit(NORMAL) as permit:
                 while True:
                     permit.wait(NEVER)
-                    if permit.take():
+                    if permit.take(NEVER):
                         break
                 gone.append(limiter.clock())
 
@@ -384,7 +384,7 @@ def test_without_a_rate_nothing_waits() -> None:
     with FreeLimiter().permit(LOW) as permit:
         assert permit.is_near
         permit.wait(NEVER)
-        assert permit.take()
+        assert permit.take(NEVER)
         permit.begin(NEVER)
         permit.departed()
         assert permit.waited == 0
@@ -394,7 +394,7 @@ def test_a_forked_child_begins_anew_even_if_a_thread_of_its_parent_had_the_lock(
     limiter = turns_of(time, limit=1, per=1000)
     with limiter.permit(NORMAL) as permit:
         permit.wait(NEVER)
-        assert permit.take()
+        assert permit.take(NEVER)
         permit.departed()
     held, release = threading.Event(), threading.Event()
 
@@ -411,7 +411,7 @@ def test_a_forked_child_begins_anew_even_if_a_thread_of_its_parent_had_the_lock(
         signal.alarm(10)
         with limiter.permit(NORMAL) as permit:
             permit.wait(Deadline.after(0, time))
-            os._exit(0 if permit.take() else 1)
+            os._exit(0 if permit.take(NEVER) else 1)
     release.set()
     thread.join()
     _, status = os.waitpid(pid, 0)

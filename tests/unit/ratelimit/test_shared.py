@@ -41,7 +41,7 @@ def send(limited: QueueingLimiter) -> bool:
         if not permit.is_near:
             return False
         permit.wait(NEVER)
-        assert permit.take()
+        assert permit.take(NEVER)
         return True
 
 
