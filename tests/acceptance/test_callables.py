@@ -9,8 +9,17 @@ from typing import Any
 
 import pytest
 
-from mailbridge import DeadlineExceeded, Mailer, RateUnavailable, SMTPConfig, TokenUnavailable, register_sasl
+from mailbridge import (
+    DeadlineExceeded,
+    Mailer,
+    RateUnavailable,
+    SMTPConfig,
+    SMTPConnection,
+    TokenUnavailable,
+    register_sasl,
+)
 from mailbridge.oauth2.shared import forget_sources
+from mailbridge.smtp.sasl import registry
 from mailbridge.testing import ScriptedServer
 from tests.acceptance.sending import PASSWORD, USER, committed, config_for, envelope, message
 
@@ -39,7 +48,8 @@ class Slow:
 
 
 @pytest.fixture(autouse=True)
-def no_tokens_of_others() -> Iterator[None]:
+def nothing_of_others(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(registry, "registered", {})
     forget_sources()
     yield
     forget_sources()
@@ -154,3 +164,19 @@ def test_what_is_fast_or_cached_costs_no_thread_without_need(monkeypatch: pytest
         mailer.send(message(2), envelope=envelope(), deadline=LATER)
         assert committed(server) == {1: 1, 2: 1}
         assert slow.calls == 1
+
+
+def test_a_mechanism_that_is_slow_in_mid_exchange_ends_the_connection() -> None:
+    """What comes next would be taken for its response."""
+    slow = Slow(USER.encode())
+    register_sasl("LOGIN", lambda credentials, challenge: None if challenge is None else slow())
+    with ScriptedServer(users={USER: PASSWORD}, auth=["LOGIN"]) as server:
+        connection = SMTPConnection(config_for(server, username=USER, password=PASSWORD, auth="LOGIN"))
+        connection.connect()
+        with pytest.raises(DeadlineExceeded, match="SASL mechanism LOGIN"):
+            connection.login(deadline=SECONDS)
+        assert slow.calls == 1
+        assert not connection.is_open
+        connection.close()
+        assert server.connections[0].verbs == ("EHLO", "AUTH")
+    slow.may_end.set()
