@@ -49,6 +49,9 @@ _BLANK = re.compile(r"[ \t]++")
 _COMMENT_PART = re.compile(r"[^()\\]++|\\.|[()]", re.DOTALL)
 _FOLD = re.compile(r"\r?\n(?=[ \t])")
 _PLAIN_PHRASE = re.compile(rf"{ATEXT}++(?: {ATEXT}++)*+")
+# What nearly all addresses are, and what needs no scanner: a dot-atom of ASCII at a name.
+_PLAIN_ATOM = r"[\w!#$%&'*+/=?^`{|}~-]++"
+_PLAIN_ADDRESS = re.compile(rf"({_PLAIN_ATOM}(?:\.{_PLAIN_ATOM})*+)@([\w.-]++)", re.ASCII)
 _ENCODED_WORD = re.compile(r"=\?([^?*]+)(?:\*[^?]*)?\?([bBqQ])\?([^?]*)\?=")
 
 
@@ -69,7 +72,10 @@ def parse_mailbox(text: str) -> Mailbox:
 
 def parse_address(text: str) -> tuple[str, Mailbox]:
     """Display name (decoded; may be empty) and mailbox of `Name <a@b>` or `a@b`. Raises InvalidAddress."""
-    return _header_scanner(text).only_address()
+    scanner = _header_scanner(text)
+    if plain := _PLAIN_ADDRESS.fullmatch(scanner.text):
+        return "", Mailbox(plain[1], plain[2])
+    return scanner.only_address()
 
 
 def parse_address_list(text: str) -> list[tuple[str, Mailbox]]:

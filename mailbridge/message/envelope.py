@@ -4,7 +4,7 @@ Addresses are parsed once, here; everything later writes them from their parts. 
 what the server supports: whether SMTPUTF8 is needed is told, the sender of the message decides.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from email.errors import InvalidHeaderDefect
@@ -64,6 +64,8 @@ class Envelope:
     recipients: tuple[str, ...]
     sender_mailbox: Mailbox | None = field(init=False, compare=False)
     mailboxes: tuple[Mailbox, ...] = field(init=False, compare=False)
+    #: Whether an address in it can only be sent with SMTPUTF8 (RFC 6531).
+    needs_smtputf8: bool = field(init=False, compare=False)
     dsn: DSN | None
     require_tls: bool
     deliver_by: DeliverBy | None
@@ -93,7 +95,7 @@ class Envelope:
         self,
         sender: Mailbox | None,
         recipients: Iterable[Mailbox],
-        own: Iterable[Recipient],
+        own: Sequence[Recipient],
         options: EnvelopeOptions,
     ) -> None:
         unique: dict[tuple[str, str], Mailbox] = {}
@@ -102,15 +104,18 @@ class Envelope:
         if not unique:
             raise InvalidMessage("The message has no recipient")
         mailboxes = tuple(unique.values())
+        everybody = [sender, *mailboxes] if sender else mailboxes
         values = {
             "sender": sender.addr_spec if sender else "",
-            "recipients": tuple(mailbox.addr_spec for mailbox in mailboxes),
+            "recipients": tuple([mailbox.addr_spec for mailbox in mailboxes]),
             "sender_mailbox": sender,
             "mailboxes": mailboxes,
-            **_wishes(options),
+            "needs_smtputf8": any(mailbox.needs_smtputf8 for mailbox in everybody),
+            **(_wishes(options) if options else _DEFAULTS),
         }
-        further = _as_recipients(options.get("recipient_options") or ())
-        values["recipient_options"] = _own_wishes(unique, [*own, *further])
+        if further := options.get("recipient_options"):
+            own = [*own, *_as_recipients(further)]
+        values["recipient_options"] = _own_wishes(unique, own) if own else ()
         for name, value in values.items():
             object.__setattr__(self, name, value)
         if self.dsn and self.dsn.orcpt and len(mailboxes) > 1:
@@ -157,16 +162,6 @@ class Envelope:
             return self
         is_soft = "DSN" not in self.require and not self.recipient_options
         return replace(self, dsn=dsn, prefer=(*self.prefer, "DSN") if is_soft else self.prefer)
-
-    @property
-    def needs_smtputf8(self) -> bool:
-        """Whether an address in it can only be sent with SMTPUTF8 (RFC 6531)."""
-        return any(mailbox.needs_smtputf8 for mailbox in self._all_mailboxes())
-
-    def _all_mailboxes(self) -> Iterator[Mailbox]:
-        if self.sender_mailbox is not None:
-            yield self.sender_mailbox
-        yield from self.mailboxes
 
 
 _DEFAULTS: dict[str, Any] = {

@@ -377,6 +377,17 @@ def test_any_local_part_that_can_be_made_survives_the_wire(local: str, domain: s
     assert parse_mailbox(mailbox.addr_spec) == mailbox
 
 
+@given(st.one_of(st.text("ab.-_@1é", max_size=16), st.emails()))
+def test_a_bare_address_is_the_same_in_an_envelope_and_in_a_field(text: str) -> None:
+    try:
+        mailbox = parse_mailbox(text)
+    except InvalidAddress:
+        with pytest.raises(InvalidAddress):
+            parse_address(text)
+    else:
+        assert parse_address(text) == ("", mailbox)
+
+
 @given(st.one_of(NASTY, st.text(max_size=60)))
 def test_lists_never_raise_anything_else_and_give_valid_mailboxes(text: str) -> None:
     try:
