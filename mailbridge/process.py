@@ -1,4 +1,4 @@
-"""What becomes of mailers when their process forks, or ends.
+"""`PerProcess`, one value for each process; and what becomes of mailers when their process forks, or ends.
 
 A forked child lets go of the sessions that it inherited. When a process ends, idle sessions are
 closed with QUIT, and who sends all the same, from an exit handler or a thread that is still busy, can.
@@ -7,15 +7,59 @@ signal `worker_process_shutdown`. Nobody has to set anything up for that, and Ce
 here: where its tasks run, it has been.
 
 This is only for being prompt. What must never happen, a byte of a child on its parent's session,
-does not depend on it: pool, breaker and stream compare process ids, since a fork in C (uWSGI) runs
-no hooks.
+does not depend on it: `PerProcess` and the streams compare process ids, since a fork in C (uWSGI) runs no
+hooks.
 """
 
 import atexit
 import os
 import sys
 import weakref
-from typing import Protocol
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class PerProcess(Generic[T]):
+    """A value of each process: a forked child gets one of its own, made anew when it first asks.
+
+    So no process waits for a lock that it inherited, which a thread of its parent may have held, and none
+    uses what belongs to its parent. Process ids are compared, since a fork in C runs no hooks, and no lock is
+    taken: steps on a dict with ints as keys are atomic, so all threads that are the first in a child get the
+    same value.
+
+    `let_go` is called in the child with each value that it inherited; without it they stay where they are,
+    since to free one may take its locks.
+    """
+
+    __slots__ = ("_let_go", "_make", "_values")
+
+    def __init__(self, make: Callable[[], T], *, let_go: Callable[[T], None] | None = None) -> None:
+        self._make = make
+        self._let_go = let_go
+        self._values = {os.getpid(): make()}
+
+    def get(self) -> T:
+        """The value of this process."""
+        pid = os.getpid()
+        found = self._values.get(pid)
+        if found is not None:
+            return found
+        found = self._values.setdefault(pid, self._make())
+        if self._let_go is not None:
+            for other in list(self._values):
+                inherited = self._values.pop(other, None) if other != pid else None
+                if inherited is not None:
+                    self._let_go(inherited)
+        return found
+
+    def reset(self) -> None:
+        """Begin anew, in this process too; `let_go` gets what was there."""
+        before, self._values = self._values, {os.getpid(): self._make()}
+        if self._let_go is not None:
+            for value in before.values():
+                self._let_go(value)
 
 
 class Mailing(Protocol):

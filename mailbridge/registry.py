@@ -1,6 +1,5 @@
 """One `Mailer` per equal configuration and process. What happens to it at a fork and at exit: `processes`."""
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from mailbridge.config.smtp_config import SMTPConfig
 from mailbridge.deadline import Deadline
 from mailbridge.mailer import Mailer
+from mailbridge.process import PerProcess
 
 # Many tenants with their own servers must not grow a process without end: with five sessions
 # each, this is well below the usual limit of 1024 open files.
@@ -26,12 +26,12 @@ class Registry:
         self._limit = limit
         self._make = make
         self._mailers: OrderedDict[SMTPConfig, Mailer] = OrderedDict()
-        self._locks = {os.getpid(): threading.Lock()}  # by process
+        self._lock = PerProcess(threading.Lock)
 
     def mailer_for(self, config: SMTPConfig) -> Mailer:
         """The mailer of this process for `config`; equal configurations share one."""
         retired: list[Mailer] = []
-        with self._lock:
+        with self._lock.get():
             mailer = self._mailers.get(config)
             if mailer is None or mailer.closed:
                 mailer = self._mailers[config] = self._make(config)
@@ -45,33 +45,23 @@ class Registry:
     @contextmanager
     def making(self, make: Callable[[SMTPConfig], Mailer]) -> Iterator[None]:
         """Within the block all mailers are new ones, and made by `make`."""
-        with self._lock:
+        with self._lock.get():
             mine, self._mailers = self._mailers, OrderedDict()
             before, self._make = self._make, make
         try:
             yield
         finally:
-            with self._lock:
+            with self._lock.get():
                 self._mailers, self._make = mine, before
 
     def close_all(self, drain: float = 0.0) -> None:
         """Close every mailer and forget it. Sessions in use get `drain` seconds, all together."""
-        with self._lock:
+        with self._lock.get():
             mailers = list(self._mailers.values())
             self._mailers.clear()
         deadline = Deadline.after(drain)
         for mailer in mailers:
             mailer.close(deadline.remaining or 0.0)
-
-    @property
-    def _lock(self) -> threading.Lock:
-        """Of this process: one that was inherited by a fork may be held for ever by a thread that wasn't.
-
-        `setdefault` is atomic: of several threads that are the first in a child, all get the same lock.
-        """
-        pid = os.getpid()
-        found = self._locks.get(pid)
-        return found if found is not None else self._locks.setdefault(pid, threading.Lock())
 
     def __len__(self) -> int:
         return len(self._mailers)

@@ -10,7 +10,6 @@ at a time is tried while the others wait for it.
 """
 
 import copy
-import os
 import random as _random
 import threading
 import time
@@ -21,6 +20,7 @@ from math import inf
 from mailbridge.deadline import Clock, Deadline
 from mailbridge.delivery.verdicts import Health, judge
 from mailbridge.errors import AuthenticationFailed, DeadlineExceeded, MailbridgeError, TokenUnavailable
+from mailbridge.process import PerProcess
 
 # In a row. One lost connection is no sign, and a failure that comes at once costs the next message nothing.
 # A failure for which a message had to wait opens it at once: the next one must not wait as long.
@@ -66,37 +66,31 @@ class ServerBreaker:
         self._longest_cooldown = longest_cooldown
         self._clock = clock
         self._random = random
-        self.reset()
+        self._records = PerProcess(_Record)
 
     def reset(self) -> None:
         """Forget everything."""
-        self._records = {os.getpid(): _Record()}
-
-    def _here(self) -> _Record:
-        # `setdefault` is atomic: of several threads that are the first in a child, all get the same.
-        pid = os.getpid()
-        found = self._records.get(pid)
-        return found if found is not None else self._records.setdefault(pid, _Record())
+        self._records.reset()
 
     @property
     def is_open(self) -> bool:
         """Whether the server failed, and nothing shows yet that it works again."""
-        return self._here().cooldown > 0
+        return self._records.get().cooldown > 0
 
     @property
     def error(self) -> MailbridgeError | None:
         """The last failure since the last success."""
-        return self._here().error
+        return self._records.get().error
 
     @property
     def failures(self) -> int:
         """How many there were in a row."""
-        return self._here().failures
+        return self._records.get().failures
 
     @property
     def seconds_left(self) -> float:
         """Until the next probe; 0 if one is due, or none is needed."""
-        here = self._here()
+        here = self._records.get()
         return max(0.0, here.due_at - self._clock()) if here.cooldown else 0.0
 
     @property
@@ -110,7 +104,7 @@ class ServerBreaker:
         None if one may be: nothing is against the server, a probe is due or under way, or what failed is
         not transient, so that waiting mends nothing.
         """
-        here = self._here()
+        here = self._records.get()
         if not here.cooldown:  # the usual case needs no lock
             return None
         with here.lock:
@@ -126,7 +120,7 @@ class ServerBreaker:
         left alone, so that probing a silent server takes little of anybody's time, and one that is slow to
         greet is given more each time. Who gets a number is the probe; the next one is due a cool-down later.
         """
-        here = self._here()
+        here = self._records.get()
         with here.lock:
             if not here.cooldown:
                 return inf
@@ -145,13 +139,13 @@ class ServerBreaker:
             self._close()
 
     def _close(self) -> None:
-        here = self._here()
+        here = self._records.get()
         if here.failures or here.cooldown:  # the usual case needs no lock
             with here.lock:
                 here.failures, here.error, here.cooldown, here.is_probed = 0, None, 0.0, False
 
     def _note_failure(self, error: MailbridgeError) -> None:
-        here = self._here()
+        here = self._records.get()
         kept = copy.copy(error)  # without the traceback, which holds the message
         kept.attempts = ()
         with here.lock:
@@ -209,21 +203,15 @@ class LoginBreaker:
     def __init__(self, *, cooldown: float = COOLDOWN, clock: Clock = time.monotonic) -> None:
         self._cooldown = cooldown
         self._clock = clock
-        self.reset()
+        self._experiences = PerProcess(_Experience)
 
     def reset(self) -> None:
         """Forget everything."""
-        self._experiences = {os.getpid(): _Experience()}
-
-    def _here(self) -> _Experience:
-        # `setdefault` is atomic: of several threads that are the first in a child, all get the same.
-        pid = os.getpid()
-        found = self._experiences.get(pid)
-        return found if found is not None else self._experiences.setdefault(pid, _Experience())
+        self._experiences.reset()
 
     def check(self) -> None:
         """Raise the remembered refusal, if it still counts."""
-        here = self._here()
+        here = self._experiences.get()
         refusal = here.refusal
         if refusal is None:
             return
@@ -240,7 +228,7 @@ class LoginBreaker:
     def attempt(self, deadline: Deadline) -> Iterator[None]:
         """Around one login. Waits its turn while nobody knows yet whether the credentials work."""
         self.check()
-        here = self._here()
+        here = self._experiences.get()
         is_first = self._take_turn(here, deadline)
         try:
             yield

@@ -1,6 +1,5 @@
 """One `TokenSource` for each identity and process: what sessions, threads and `verify()` share."""
 
-import os
 import threading
 from collections import OrderedDict
 
@@ -12,13 +11,14 @@ from mailbridge.errors import ConfigurationError
 from mailbridge.oauth2.request import asker
 from mailbridge.oauth2.source import TokenSource
 from mailbridge.oauth2.store import FileTokenStore, MemoryTokenStore, TokenStore
+from mailbridge.process import PerProcess
 
 # As many users as a process serves at once; one that was thrown out finds its token in the store again.
 MOST_SOURCES = 512
 
 _memory = MemoryTokenStore()
 _sources: OrderedDict[tuple[object, ...], TokenSource] = OrderedDict()
-_locks = {os.getpid(): threading.Lock()}  # by process, since one that was inherited may be held for ever
+_lock = PerProcess(threading.Lock)
 
 
 def source_for(config: SMTPConfig, deadline: Deadline = NEVER) -> TokenSource:
@@ -36,8 +36,7 @@ def source_for(config: SMTPConfig, deadline: Deadline = NEVER) -> TokenSource:
         raise ConfigurationError("There is no OAuth2 with a username in this configuration", stage="token")
     key = (options, username, config.proxy, config.tls, config.timeouts, config.family,
            config.source_address, config.allow_internal_networks, config.guard_names)  # fmt: skip
-    pid = os.getpid()
-    with _locks.get(pid) or _locks.setdefault(pid, threading.Lock()):
+    with _lock.get():
         found = _sources.get(key)
         if found is None:
             found = _sources[key] = TokenSource(

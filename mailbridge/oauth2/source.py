@@ -6,7 +6,6 @@ of one for theft, and revokes them all.
 """
 
 import copy
-import os
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from mailbridge.logs import Log
 from mailbridge.oauth2.request import Ask, as_token_error
 from mailbridge.oauth2.store import MemoryTokenStore, TokenStore
 from mailbridge.oauth2.token import AccessToken
+from mailbridge.process import PerProcess
 from mailbridge.secret import Secret, clear_locals
 
 # Failures are remembered so long, doubling from one to the next, that many waiting sends do not make as
@@ -69,7 +69,7 @@ class TokenSource:
         self._key = options.fingerprint(username)
         self._wall_clock = wall_clock
         self._clock = clock
-        self._states = {os.getpid(): _State()}
+        self._states = PerProcess(_State)
         self._forgets = isinstance(store, MemoryTokenStore)
         # Not on a mailer's own logger: all mailers of one user share this source.
         self._log = Log(ROOT, options.server)
@@ -86,21 +86,21 @@ class TokenSource:
         """
         if not self.options.can_renew:
             return self._static(), False
-        here = self._here()
+        here = self._states.get()
         with here.changed:
             found = self._await_turn(here, deadline, fresh=fresh)
         return found if found is not None else self._renew(here, deadline, fresh=fresh)
 
     def drop(self, token: AccessToken) -> None:
         """The server refused `token`: never give it again. A newer one, if there is one, stays."""
-        here = self._here()
+        here = self._states.get()
         with here.changed:
             if here.token is None or here.token.value == token.value:
                 here.token, here.refused = None, token.value
 
     def describe(self) -> str:
         """For people: where tokens come from, their scope and end. Never a token."""
-        options, token = self.options, self._here().token
+        options, token = self.options, self._states.get().token
         if options.supplier is not None:
             name = getattr(options.supplier, "__qualname__", type(options.supplier).__name__)
             said = [f"provider {name}"]
@@ -117,12 +117,6 @@ class TokenSource:
         elif token is not None:
             said.append("expiry unknown")
         return ", ".join(said)
-
-    def _here(self) -> _State:
-        # `setdefault` is atomic: of several threads that are the first in a child, all get the same.
-        pid = os.getpid()
-        found = self._states.get(pid)
-        return found if found is not None else self._states.setdefault(pid, _State())
 
     def _configured(self) -> AccessToken | None:
         value = self.options.access_token

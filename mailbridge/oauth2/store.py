@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mailbridge.oauth2.token import AccessToken
+from mailbridge.process import PerProcess
 
 # Each has some kilobytes. More users than this in one process want a store that is shared anyway.
 MOST_TOKENS = 4096
@@ -52,8 +53,7 @@ class MemoryTokenStore:
     def __init__(self, limit: int = MOST_TOKENS) -> None:
         self._limit = limit
         self._tokens: OrderedDict[str, AccessToken] = OrderedDict()
-        # By process: a lock that was inherited by a fork may be held for ever.
-        self._locks: dict[int, dict[str, threading.Lock]] = {os.getpid(): {}}
+        self._locks: PerProcess[dict[str, threading.Lock]] = PerProcess(dict)
 
     def load(self, key: str) -> AccessToken | None:
         return self._tokens.get(key)
@@ -69,8 +69,7 @@ class MemoryTokenStore:
 
     @contextmanager
     def lock(self, key: str, timeout: float) -> Iterator[None]:
-        locks = self._locks.setdefault(os.getpid(), {})
-        lock = locks.setdefault(key, threading.Lock())
+        lock = self._locks.get().setdefault(key, threading.Lock())
         if not lock.acquire(timeout=timeout):
             raise TimeoutError(f"Another thread held the token for {timeout:g} s")
         try:

@@ -12,7 +12,6 @@ no more in (`on_failure`): then a caller waits for one that is open. It does not
 opening fails, the caller gets the error and the next waiter the place.
 """
 
-import os
 import random as _random
 import threading
 import time
@@ -27,6 +26,7 @@ from mailbridge.message.priority import NORMAL_LANE
 from mailbridge.pool import failures
 from mailbridge.pool.ledger import Claim, Ending, Lease, Ledger, Place, T
 from mailbridge.pool.stats import PoolStats
+from mailbridge.process import PerProcess
 
 R = TypeVar("R")
 
@@ -65,8 +65,8 @@ class Pool(Generic[T]):
         self._on_failure = on_failure
         self._clock = clock
         self._random = random
-        # By process: see here.
-        self._ledgers: dict[int, Ledger[T]] = {os.getpid(): Ledger(options, hold=hold)}
+        self._closed = False
+        self._ledgers = PerProcess(self._new_ledger, let_go=Ledger.abandon)
 
     def acquire(
         self, deadline: Deadline = NEVER, *, fresh: bool = False, lane: int = NORMAL_LANE
@@ -138,10 +138,7 @@ class Pool(Generic[T]):
         Acquire, release, close and stats notice a fork by themselves; this is for a hook that runs in
         the child before them. Only there: whatever this process has opened is abandoned too.
         """
-        ledgers = self._ledgers
-        self._ledgers = {os.getpid(): self._new_ledger()}
-        for ledger in ledgers.values():
-            ledger.abandon()
+        self._ledgers.reset()
 
     def stats(self) -> PoolStats:
         """The numbers of this moment, in this process."""
@@ -165,26 +162,11 @@ class Pool(Generic[T]):
     # Fork
 
     def here(self) -> Ledger[T]:
-        """The books of this process; in a child that was just forked, empty ones.
-
-        The pid is compared, as fork in C runs no hooks. No lock is taken: an inherited one may be held
-        for ever by a thread that the child doesn't have. `setdefault` and `pop` of a dict with ints as
-        keys are atomic, so that of several threads one wins.
-        """
-        pid = os.getpid()
-        ledger = self._ledgers.get(pid)
-        if ledger is not None:
-            return ledger
-        ledger = self._ledgers.setdefault(pid, self._new_ledger())
-        for other in list(self._ledgers):
-            inherited = self._ledgers.pop(other, None) if other != pid else None
-            if inherited is not None:
-                inherited.abandon()
-        return ledger
+        """The books of this process; in a child that was just forked, empty ones."""
+        return self._ledgers.get()
 
     def _new_ledger(self) -> Ledger[T]:
-        is_closed = any(ledger.closed for ledger in list(self._ledgers.values()))
-        return Ledger(self.options, hold=self._hold, closed=is_closed)
+        return Ledger(self.options, hold=self._hold, closed=self._closed)
 
     # Acquire
 
@@ -300,7 +282,7 @@ class Pool(Generic[T]):
 
     def _shut(self, ledger: Ledger[T], closer: Claim[T], drain: float) -> None:
         with ledger.lock:
-            ledger.closed = True
+            self._closed = ledger.closed = True
             ledger.closers.append(closer)
             ledger.assign()
         self._close_idle(ledger, closer, Ending.POOL_CLOSED)

@@ -15,7 +15,6 @@ fixed time: a waiter is woken, or is told when to look again. A forked child beg
 nothing under way. Which message it is, and what becomes of it, is not known here.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from mailbridge import aside
 from mailbridge.config.groups import RateLimiter, RateOptions
 from mailbridge.deadline import Clock, Deadline
 from mailbridge.errors import DeadlineExceeded, MailbridgeError, RateUnavailable
+from mailbridge.process import PerProcess
 from mailbridge.ratelimit.queue import Waiter, WaitQueue
 from mailbridge.ratelimit.window import LimiterAnswer, Window
 
@@ -123,17 +123,14 @@ class QueueingLimiter:
         self.server = server
         self.clock = clock
         self.pause = pause
-        self._queues: dict[int, WaitQueue] = {os.getpid(): self._new_queue()}
+        self._queues = PerProcess(self._new_queue)
 
     def permit(self, lane: int) -> "QueuedPermit":
         return QueuedPermit(self, self.queue, lane)
 
     @property
     def queue(self) -> WaitQueue:
-        # `setdefault` is atomic: of several threads that are the first in a child, all get the same.
-        pid = os.getpid()
-        found = self._queues.get(pid)
-        return found if found is not None else self._queues.setdefault(pid, self._new_queue())
+        return self._queues.get()
 
     @property
     def is_forgotten(self) -> bool:

@@ -5,7 +5,6 @@ the server they are one client. So the lines are kept here, by server, user and 
 those mailers.
 """
 
-import os
 import threading
 from collections.abc import Hashable
 from weakref import WeakValueDictionary
@@ -13,6 +12,7 @@ from weakref import WeakValueDictionary
 from mailbridge.config.groups import RateOptions
 from mailbridge.config.smtp_config import SMTPConfig
 from mailbridge.deadline import Clock
+from mailbridge.process import PerProcess
 from mailbridge.ratelimit.permits import FreeLimiter, Limiter, QueueingLimiter
 
 # Each has some hundred bytes beside the times of its messages. Beyond that, what has no bearing on messages
@@ -28,12 +28,11 @@ class SharedLimiters:
     def __init__(self) -> None:
         self.known: WeakValueDictionary[Hashable, QueueingLimiter] = WeakValueDictionary()
         self.kept: dict[Hashable, QueueingLimiter] = {}
-        self._locks = {os.getpid(): threading.Lock()}  # by process: an inherited one may be held for ever
+        self._lock = PerProcess(threading.Lock)
 
     def limiter_for(self, key: Hashable, new: QueueingLimiter) -> QueueingLimiter:
         """Those under `key`; `new`, where there are none."""
-        pid = os.getpid()
-        with self._locks.get(pid) or self._locks.setdefault(pid, threading.Lock()):
+        with self._lock.get():
             limiter = self.known.get(key, new)
             self.known[key] = self.kept[key] = limiter
             if len(self.kept) > MOST_KEPT:

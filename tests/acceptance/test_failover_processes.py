@@ -61,7 +61,7 @@ def test_a_child_does_not_wait_for_the_lock_of_a_breaker(fork: str) -> None:
         held, may_end = threading.Event(), threading.Event()
 
         def hold():
-            with breaker._here().lock:
+            with breaker._records.get().lock:
                 held.set()
                 may_end.wait()
 

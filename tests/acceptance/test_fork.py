@@ -234,9 +234,9 @@ def test_each_generation_has_its_own_sessions(fork: str, server: ScriptedServer)
     assert messages_by_connection(server) == {1: [1, 6], 2: [2, 5], 3: [3], 4: [4]}
 
 
-REGISTRY = "registry._registry._lock"
+REGISTRY = "registry._registry._lock.get()"
 POOL = "mailer_for(CONFIG)._router.upstreams[0].pool.here().lock"
-BREAKER = "mailer_for(CONFIG)._router.upstreams[0].login_breaker._here().changed"
+BREAKER = "mailer_for(CONFIG)._router.upstreams[0].login_breaker._experiences.get().changed"
 STRPTIME = "__import__('_strptime')._cache_lock"  # the standard library's, and not freed by a fork
 LOG_HANDLER = "handler.lock"
 
@@ -312,7 +312,7 @@ def test_a_child_does_not_wait_for_a_login_of_its_parent(fork: str) -> None:
     """Until credentials have worked once, one login at a time is tried; but in each process."""
     program = """
         threading.Thread(target=send, args=(1,), daemon=True).start()
-        while mailer_for(CONFIG)._router.upstreams[0].login_breaker._here().is_trying is False:
+        while mailer_for(CONFIG)._router.upstreams[0].login_breaker._experiences.get().is_trying is False:
             time.sleep(0.001)
         in_child(lambda: send(2), FORKS[sys.argv[1]])
     """

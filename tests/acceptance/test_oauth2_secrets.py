@@ -69,12 +69,12 @@ def views_of_mailer(mailer: Mailer) -> Iterator[str]:
         config,
         config.oauth2,
         source,
-        source._here(),
+        source._states.get(),
     ):
         yield from (repr(connection), str(connection))
         with suppress(TypeError):
             yield repr(vars(connection))
-    token = source._here().token
+    token = source._states.get().token
     yield from (repr(token), str(token), *pickled(token))
     yield from (*pickled(config), *pickled(config.oauth2))
     yield from (repr(source_for), repr(source._store))

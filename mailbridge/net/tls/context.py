@@ -23,6 +23,7 @@ from mailbridge.net.tls.errors import tls_error
 from mailbridge.net.tls.facts import TLSFacts
 from mailbridge.net.tls.sessions import SessionStore, sessions
 from mailbridge.net.tls.strength import is_lowered
+from mailbridge.process import PerProcess
 
 __all__ = [
     "context_for",
@@ -37,8 +38,7 @@ __all__ = [
 MOST_CONTEXTS = 64
 
 _Key = tuple[TLSOptions, tuple[tuple[int, int], ...]]
-# By process. Those of a parent stay where they are: to free one may take its locks.
-_contexts: dict[int, dict[_Key, ssl.SSLContext]] = {}
+_contexts: PerProcess[dict[_Key, ssl.SSLContext]] = PerProcess(dict)
 
 
 def context_for(options: TLSOptions) -> ssl.SSLContext:
@@ -50,7 +50,7 @@ def context_for(options: TLSOptions) -> ssl.SSLContext:
         return options.context
     # The name to verify belongs to the handshake, not to the context.
     key = replace(options, server_hostname=None), tuple(_stamps(options))
-    contexts = _contexts.setdefault(os.getpid(), {})
+    contexts = _contexts.get()
     known = contexts.get(key)
     if known is not None:
         contexts.pop(key, None)
@@ -64,7 +64,7 @@ def context_for(options: TLSOptions) -> ssl.SSLContext:
 
 def forget_contexts() -> None:
     """Build all contexts anew from now on, and resume no TLS session."""
-    _contexts.pop(os.getpid(), None)
+    _contexts.get().clear()
     sessions.forget()
 
 

@@ -286,7 +286,7 @@ def test_another_process_has_a_record_of_its_own(
 ) -> None:
     """And does not wait for a lock that nobody will ever free there."""
     fail(breaker)
-    breaker._here().lock.acquire()
+    breaker._records.get().lock.acquire()
     monkeypatch.setattr(os, "getpid", lambda: -1)
     assert breaker.open_within() == inf
     fail(breaker)

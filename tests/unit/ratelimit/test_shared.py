@@ -112,7 +112,7 @@ def test_many_are_kept_only_while_they_matter(clock: Clock, monkeypatch: pytest.
 def test_a_forked_child_has_its_own_which_is_that_of_mailers_from_before_the_fork(clock: Clock) -> None:
     parents = limiter(clock)
     assert send(parents)
-    held = shared._shared._locks[os.getpid()]
+    held = shared._shared._lock.get()
     held.acquire()  # as if by a thread that the child does not have
     pid = os.fork()
     if pid == 0:
