@@ -38,6 +38,8 @@ R = TypeVar("R")
 
 # An idle session has room for six bytes; this only bounds the time if something else is wrong.
 _GOODBYE_SECONDS = 0.1
+# What a peer sends in one piece arrives within moments, in however many segments.
+_REST_SECONDS = 1.0
 
 
 class Conversation:
@@ -233,7 +235,7 @@ class Driver:
                 self.seconds[stage] += self._clock() - began
 
     def _limit(self, limit: Limit) -> Deadline:
-        seconds: float | None = getattr(self._timeouts, limit)
+        seconds: float | None = _REST_SECONDS if limit == "rest" else getattr(self._timeouts, limit)
         deadline = self._whole.within(seconds)
         return deadline if self._has_written_content else deadline.before_content
 

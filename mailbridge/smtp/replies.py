@@ -59,6 +59,11 @@ class ReplyParser:
         """Whether there is no unread byte and no half reply: nothing was said unasked."""
         return not self._buffer and not self._lines
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing was said: there is at most the beginning of an empty line."""
+        return not self._lines and (not self._buffer or self._buffer == b"\r")
+
     def skip_empty_lines(self) -> None:
         """Drop what some servers send between replies. Raises `ProtocolViolation` for more than a few."""
         while not self._lines and self._buffer.startswith((b"\r\n", b"\n")):

@@ -50,6 +50,7 @@ class Wire:
     parser: ReplyParser = field(default_factory=ReplyParser)
     redactor: Redactor = field(default_factory=Redactor)
     is_over: bool = False
+    violation: ProtocolViolation | None = None
     last_reply: Reply | None = None
     _commits: tuple[Call, ...] = ()
     _queued: deque[Call] = field(default_factory=deque)
@@ -62,14 +63,11 @@ class Wire:
         self._queued.append(call)
         return call
 
-    def expect(self, command: Command, *, takes_unread: bool = False) -> Call:
+    def expect(self, command: Command) -> Call:
         """A call whose bytes do not go through the window: the greeting (none at all), content.
 
-        If the server has already said something more, that begins the answer with `takes_unread`;
-        else it raises `ProtocolViolation`.
+        What the server has said already, and nobody has read, begins the answer.
         """
-        if not takes_unread:
-            self.require_nothing_unread(command.stage)
         call = Call(command, is_released=True)
         self._unanswered.append(call)
         self.feed(b"")
@@ -111,8 +109,9 @@ class Wire:
     def feed(self, data: bytes) -> None:
         """Take in what the server sent; each whole reply answers the oldest unanswered call.
 
-        What is left over stays unread, and `is_quiet` is false. Raises `ProtocolViolation` for
-        bytes that are no reply, with the stage of the call that they should have answered.
+        What is left over stays unread, and `is_quiet` is false. Bytes that are no reply end it:
+        `violation` is then the error for the call that they should have answered. Those before it
+        have their replies, whether or not they came in the same segment.
         """
         self.parser.feed(data)
         while self._unanswered:
@@ -124,7 +123,8 @@ class Wire:
                 if call.command.secret:
                     error.reword("The server's answer to AUTH is no SMTP reply, and may quote the secret")
                 error.reword(self.redactor.masked(error.message))
-                raise
+                self.violation = error
+                return
             if reply is None:
                 return
             del self._unanswered[0]
@@ -133,10 +133,9 @@ class Wire:
             # A challenge has to be taken by the letter; it goes to the mechanism and nowhere else.
             call.reply = reply if reply.code == 334 else self.last_reply
 
-    def require_nothing_unread(self, stage: str) -> None:
-        """Raise `ProtocolViolation` if the server said more than it was asked."""
-        if self.has_unread():
-            raise ProtocolViolation("The server sent more replies than it was asked for", stage=stage)
+    def is_answered(self, call: Call) -> bool:
+        """Whether waiting for the answer to `call` takes no time: it has one, or never will."""
+        return call.reply is not None or self.violation is not None
 
     @property
     def unanswered_count(self) -> int:
@@ -149,9 +148,9 @@ class Wire:
 
     def has_unread(self) -> bool:
         """Whether the server said more than it was asked; empty lines are nothing."""
-        with suppress(ProtocolViolation):  # then there is something, and who reads it will be told
+        with suppress(ProtocolViolation):  # then there is something, which its reader will be told
             self.parser.skip_empty_lines()
-        return not self.parser.is_empty
+        return not self.parser.is_idle
 
     @property
     def is_in_doubt(self) -> bool:

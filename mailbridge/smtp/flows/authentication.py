@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from mailbridge.errors import AuthenticationFailed, DeadlineExceeded, MailbridgeError, ProtocolViolation
 from mailbridge.reply import Reply
 from mailbridge.smtp import commands
-from mailbridge.smtp.flows.steps import answer
+from mailbridge.smtp.flows.steps import answer, nothing_is_there
 from mailbridge.smtp.sasl.base import Mechanism, decode_challenge
 from mailbridge.smtp.wire import Wire
 
@@ -31,7 +31,7 @@ async def authentication(wire: Wire, mechanisms: Sequence[Callable[[], Mechanism
         mechanism = make()
         reply = await _exchange(wire, mechanism)
         if reply.code == 235:
-            wire.require_nothing_unread("auth")
+            await nothing_is_there(wire, "auth")
             mechanism.finish(reply.text)
             if not mechanism.refusal:
                 return mechanism.name

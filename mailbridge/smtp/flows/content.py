@@ -118,7 +118,7 @@ async def after_354(wire: Wire, source: ContentReader, answers: int) -> list[Cal
     From the moment the dot may leave, the outcome is in doubt.
     """
     is_answered = wire.has_unread()  # a refusal may come in one piece with the 354
-    ends = [wire.expect(commands.CONTENT, takes_unread=True) for _ in range(answers)]
+    ends = [wire.expect(commands.CONTENT) for _ in range(answers)]
     if is_answered:
         raise await _early(wire, ends[0])
     source.tell(0)
@@ -174,7 +174,7 @@ class _Chunks:
         await self.settle(_CHUNKS_UNDER_WAY - 1 if wire.window else 0)
         if not self._pending:
             await nothing_is_there(wire, command.stage)
-        self._pending.append(wire.expect(command, takes_unread=bool(self._pending)))
+        self._pending.append(wire.expect(command))
         rest, shown = memoryview(bytes(command) + chunk), command.shown
         while rest:
             is_new = self._source.starts_time(len(rest))
@@ -192,7 +192,7 @@ class _Chunks:
 
     async def _check(self, *, is_whole: bool) -> None:
         """Take the answers that are there. `is_whole`: all that was announced has been written."""
-        while self._pending and self._pending[0].reply is not None:
+        while self._pending and self._wire.is_answered(self._pending[0]):
             reply = await answer(self._wire, self._pending.popleft())
             if not is_whole and not self._pending:
                 self._wire.is_over = True  # what follows would be part of the chunk
@@ -208,10 +208,13 @@ async def _write(
     wire: Wire, source: ContentReader, data: bytes | memoryview, end: Call, shown: str = ""
 ) -> None:
     """Write what does not commit the message. An answer that comes now is a refusal."""
-    is_new = source.starts_time(len(data))
-    written = await WriteContent(data, "content", stops_early=True, is_new=is_new, shown=shown)
-    if written < len(data):
-        raise await _early(wire, end)
+    rest = memoryview(data)
+    while rest:
+        is_new = source.starts_time(len(rest))
+        written = await WriteContent(rest, "content", stops_early=True, is_new=is_new, shown=shown)
+        rest, shown = rest[written:], ""
+        if rest:
+            await _require_unanswered(wire, end, await Look())
 
 
 async def _finish(wire: Wire, source: ContentReader, data: bytes, ends: list[Call], command: Command) -> None:
@@ -220,16 +223,22 @@ async def _finish(wire: Wire, source: ContentReader, data: bytes, ends: list[Cal
     border = max(0, len(data) - _LAST_BYTES)
     if border:
         await _write(wire, source, view[:border], ends[0], shown)
-    said = await Look()  # before the commit, since after it nothing is certain until the answer
-    if said is not None:
-        take_in(wire, said, "content")
-        if ends[0].reply is not None or wire.has_unread():
-            raise await _early(wire, ends[0])
+    # Before the commit, since after it nothing is certain until the answer.
+    while (said := await Look()) is not None:
+        await _require_unanswered(wire, ends[0], said)
     wire.commit(ends, command)
     await WriteContent(
         bytes(view[border:]), "final", stops_early=False, is_new=True, shown="" if border else shown
     )
     source.is_written()
+
+
+async def _require_unanswered(wire: Wire, end: Call, said: bytes | None) -> None:
+    """Raise the error for an answer before the end of the content, unless `said` is empty lines."""
+    if said is not None:
+        take_in(wire, said, "content")
+    if said is None or wire.is_answered(end) or wire.has_unread():
+        raise await _early(wire, end)
 
 
 async def _early(wire: Wire, end: Call) -> MessageRefused | ProtocolViolation:

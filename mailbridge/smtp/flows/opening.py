@@ -7,7 +7,15 @@ from mailbridge.errors import GreetingRefused, NotSupported, ProtocolViolation, 
 from mailbridge.reply import Reply
 from mailbridge.smtp import commands
 from mailbridge.smtp.capabilities import EMPTY, Capabilities
-from mailbridge.smtp.flows.steps import Look, StartTls, Transfer, answer, any_answer, take_in
+from mailbridge.smtp.flows.steps import (
+    Look,
+    StartTls,
+    Transfer,
+    answer,
+    any_answer,
+    nothing_is_there,
+    take_in,
+)
 from mailbridge.smtp.wire import Wire
 
 # The first byte of a TLS record that a server may send on its own: an alert, or a handshake.
@@ -40,7 +48,7 @@ async def introduction(
     """
     reply = await answer(wire, wire.call(commands.lhlo(name) if lmtp else commands.ehlo(name)))
     if reply.is_positive:
-        wire.require_nothing_unread("ehlo")
+        await nothing_is_there(wire, "ehlo")
         return Capabilities.parse(reply)
     if lmtp:
         hint = "The server may speak SMTP: then leave protocol='lmtp' out." if reply.is_permanent else ""

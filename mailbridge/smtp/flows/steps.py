@@ -9,12 +9,13 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mailbridge.errors import ConnectionLost, ProtocolViolation
+from mailbridge.errors import ConnectionLost, ProtocolViolation, ReplyTimeout
 from mailbridge.reply import Reply
 from mailbridge.smtp.commands import Command
 from mailbridge.smtp.wire import Call, Wire
 
-Limit = Literal["greeting", "command", "data", "final"]
+#: The time limits of the option `timeouts`, and one for the rest of what has been said in part.
+Limit = Literal["greeting", "command", "data", "final", "rest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +104,10 @@ async def answer(wire: Wire, call: Call, *, limit: Limit = "command") -> Reply:
 
 async def any_answer(wire: Wire, call: Call, *, limit: Limit, is_new: bool = True) -> Reply:
     """As `answer`, for callers to whom a good-bye is an answer like others."""
+    stage = call.command.stage
     while call.reply is None:
-        stage = call.command.stage
+        if wire.violation is not None:
+            raise wire.violation
         if wire.unanswered_count == 0:
             await nothing_is_there(wire, stage)
         commands = wire.outgoing()
@@ -120,10 +123,15 @@ def _write_and_read(commands: tuple[Command, ...], stage: str, limit: Limit, is_
 
 async def nothing_is_there(wire: Wire, stage: str) -> None:
     """In step: before a command that answers to nothing pending, there is nothing to be read."""
-    wire.require_nothing_unread(stage)
-    data = await Look()
-    if data is not None and not is_empty_line(data):
-        raise _unasked(wire, data, stage)
+    while not wire.has_unread():
+        data = await Look()
+        if data is None:
+            return
+        if not data:
+            wire.is_over = True
+            raise ConnectionLost("The server closed the connection", stage=stage)
+        wire.parser.feed(data)
+    raise await _unasked(wire, stage)
 
 
 def is_empty_line(data: bytes) -> bool:
@@ -131,22 +139,31 @@ def is_empty_line(data: bytes) -> bool:
     return bool(data) and not data.strip(b"\r\n")
 
 
-def _unasked(wire: Wire, data: bytes, stage: str) -> ConnectionLost | ProtocolViolation:
-    """The error for `data` that the server sent while nothing was asked."""
+async def _unasked(wire: Wire, stage: str) -> ConnectionLost | ProtocolViolation:
+    """The error for what the server said while nothing was asked.
+
+    The first reply of it is read to its end: what it means must not depend on how it was cut into
+    segments. If the rest does not come within a moment, it is no reply.
+    """
     wire.is_over = True
-    if not data:
-        return ConnectionLost("The server closed the connection", stage=stage)
+    is_new = True
     try:
-        wire.parser.feed(data)
-        reply = wire.parser.next_reply()
+        while (reply := wire.parser.next_reply()) is None:
+            data = await Transfer(b"", (), stage, "rest", is_new)
+            if not data:
+                return ConnectionLost("The server closed the connection", stage=stage)
+            wire.parser.feed(data)
+            is_new = False
+    except ReplyTimeout:
+        message = "The server sent half a reply, which answers no command"
+        return ProtocolViolation(message, stage=stage)
     except ProtocolViolation as error:
         error.stage = stage
         error.reword(wire.redactor.masked(error.message))
         return error
-    if reply is not None:
-        reply = wire.redactor.masked_reply(reply)
+    reply = wire.redactor.masked_reply(reply)
     # A good-bye is a whole reply of class 4: "421 timeout", or SES's "451 4.4.2".
-    if reply is not None and reply.is_transient:
+    if reply.is_transient:
         return ConnectionLost("The server closed the idle session", stage=stage, reply=reply)
     return ProtocolViolation("The server sent a reply that answers no command", stage=stage, reply=reply)
 

@@ -21,7 +21,7 @@ from mailbridge.reply import Reply
 from mailbridge.smtp import commands
 from mailbridge.smtp.dot_stuffing import END_OF_DATA
 from mailbridge.smtp.flows.content import NO_ANSWER, ContentReader, Pieces, Progress, after_354, in_chunks
-from mailbridge.smtp.flows.steps import WriteContent, answer, any_answer
+from mailbridge.smtp.flows.steps import WriteContent, answer, any_answer, nothing_is_there
 from mailbridge.smtp.wire import Call, Wire
 
 
@@ -178,6 +178,7 @@ async def _abandon(wire: Wire, data: Call | None, *, has_lone_dot: bool) -> None
     if not has_lone_dot:
         wire.is_over = True
         return
+    await nothing_is_there(wire, "content")
     lone_dot = wire.expect(commands.CONTENT)
     await WriteContent(END_OF_DATA, "content", stops_early=False)
     await answer(wire, lone_dot)
@@ -220,8 +221,7 @@ async def _verdicts_of_recipients(
             reply = await _verdict_of_recipient(wire, end)
             (taken if reply.is_positive else late)[address] = reply
     except MailbridgeError as error:
-        # Also those whose answers came in one piece with what went wrong.
-        error.accepted = tuple(address for address, end in ends.items() if end.is_decided and _ok(end))
+        error.accepted = tuple(taken)
         if error.accepted:
             error.reword(f"{error.message.rstrip('.')}; accepted before, for {', '.join(error.accepted)}")
         raise

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 
 from mailbridge.smtp.flows.steps import Look, ReadPiece, Step, Transfer, WriteContent
-from tests.unit.smtp.flows.dialogue import Dialogue
+from tests.unit.smtp.flows.dialogue import CUTS, Server
 
 LARGE = random.Random(1).randbytes(3_300_000)
 
@@ -25,17 +25,17 @@ class Parts:
             raise self._error
 
 
-class ChunkServer(Dialogue):
+class ChunkServer(Server):
     """Takes chunks, and answers them when it likes: as soon as they are there, or only when it is waited for.
 
     `answers` are its answers to chunks by number; "" is silence, to the end. A write is cut short
     where an answer is ready, as a real one is.
     """
 
-    def __init__(self, answers: dict[int, str] | None = None, *, eager: bool) -> None:
-        super().__init__("")
+    def __init__(self, answers: dict[int, str] | None = None, *, eager: bool, cut: str = "whole") -> None:
         self.answers, self.eager = answers or {}, eager
         self.ready = b""
+        self.cut = CUTS[cut]
         self.chunks: list[tuple[int, bool]] = []
         self.content = bytearray()
         self.unanswered = self.most_unanswered = 0
@@ -46,7 +46,7 @@ class ChunkServer(Dialogue):
     def is_committed(self) -> bool:
         return any(last for _, last in self.chunks)
 
-    def _perform(self, step: Step) -> object:
+    def perform(self, step: Step) -> object:
         match step:
             case Transfer():
                 for line in step.data.splitlines():
@@ -62,8 +62,11 @@ class ChunkServer(Dialogue):
         raise AssertionError(step)
 
     def _said(self) -> bytes:
-        said, self.ready = self.ready, b""
-        self.unanswered = 0
+        if not self.ready:
+            return b""
+        said = self.cut(self.ready)[0]
+        self.ready = self.ready[len(said) :]
+        self.unanswered = self.ready.count(b"\n")
         return said
 
     def _write(self, data: bytes, stops_early: bool) -> int:
@@ -103,11 +106,10 @@ class ChunkServer(Dialogue):
         self.most_unanswered = max(self.most_unanswered, self.unanswered)
 
 
-class DataServer(Dialogue):
+class DataServer(Server):
     """Takes DATA and content."""
 
     def __init__(self) -> None:
-        super().__init__("")
         self.raw = bytearray()
         self.sizes: list[int] = []
         self.ready = b""
@@ -116,7 +118,7 @@ class DataServer(Dialogue):
     def is_committed(self) -> bool:
         return self.raw.endswith(b"\r\n.\r\n") or self.raw == b".\r\n"
 
-    def _perform(self, step: Step) -> object:
+    def perform(self, step: Step) -> object:
         match step:
             case Transfer():
                 for line in step.data.splitlines():

@@ -109,11 +109,11 @@ def test_what_progress_raises_ends_the_message_before_its_commit(least: int, chu
 
 def test_a_refusal_in_the_middle_stops_the_reading_too() -> None:
     class Refusing(DataServer):
-        def _perform(self, step: Step) -> object:
+        def perform(self, step: Step) -> object:
             if isinstance(step, WriteContent) and len(self.raw) > 500_000:
                 self.ready += b"552 5.3.4 too big\r\n"
                 return 0
-            return super()._perform(step)
+            return super().perform(step)
 
     wire, content = pipelining(), Parts(CLEAN, 65_536)
     server = Refusing()
@@ -128,10 +128,10 @@ def test_the_time_limit_begins_anew_with_every_32_megabytes() -> None:
     class Timed(DataServer):
         starts: list[int] = []  # noqa: RUF012
 
-        def _perform(self, step: Step) -> object:
+        def perform(self, step: Step) -> object:
             if isinstance(step, WriteContent) and step.is_new:
                 self.starts.append(len(self.raw))
-            return super()._perform(step)
+            return super().perform(step)
 
     server = Timed()
     server.run(transact(pipelining(), transaction(Parts(bytes((70 << 20) - 2) + b"\r\n", 1 << 20))))
@@ -148,12 +148,12 @@ def test_nothing_is_even_read_before_a_recipient_is_accepted(window: int, chunki
             raise AssertionError("asked for the content")
 
     class Refusing(DataServer):
-        def _perform(self, step: Step) -> object:
+        def perform(self, step: Step) -> object:
             assert not isinstance(step, WriteContent)
             if isinstance(step, Transfer):
                 refusals = (line[:4] in (b"RCPT", b"DATA") for line in step.data.splitlines())
                 return b"".join(b"550 no\r\n" if refused else b"250 ok\r\n" for refused in refusals)
-            return super()._perform(step)
+            return super().perform(step)
 
     with pytest.raises(RecipientsRefused):
         Refusing().run(transact(Wire(window=window), transaction(Unread(), chunking=chunking)))

@@ -13,7 +13,7 @@ from mailbridge.errors import (
 from mailbridge.smtp.flows.steps import ReadPiece, Step, Transfer, WriteContent
 from mailbridge.smtp.flows.transaction import Outcome, Transaction, transact
 from mailbridge.smtp.wire import WINDOW_BYTES, Wire
-from tests.unit.smtp.flows.dialogue import CUTS, Dialogue
+from tests.unit.smtp.flows.dialogue import Dialogue, Server, pipelined
 
 A, B = "a@x.example", "b@y.example"
 
@@ -50,14 +50,12 @@ ACCEPTED = f"""
 """
 
 
-@pytest.mark.parametrize("cut", CUTS)
-def test_two_flights_with_pipelining(cut: str) -> None:
-    done: Outcome = Dialogue(ACCEPTED, cut).run(transact(pipelining(), transaction(A, B)))
+def test_two_flights_with_pipelining() -> None:
+    done: Outcome = pipelined(ACCEPTED).run(lambda wire: transact(wire, transaction(A, B)))
     assert (done.accepted, done.rejected, done.response.code) == ((A, B), {}, 250)
 
 
-@pytest.mark.parametrize("cut", CUTS)
-def test_one_command_at_a_time_without(cut: str) -> None:
+def test_one_command_at_a_time_without() -> None:
     text = f"""
         C: MAIL FROM:<me@x.example>
         S: 250 ok
@@ -69,12 +67,12 @@ def test_one_command_at_a_time_without(cut: str) -> None:
         C: .
         S: 250 ok
     """
-    assert Dialogue(text, cut).run(transact(Wire(), transaction())).accepted == (A,)
+    assert Dialogue(text).run(lambda wire: transact(wire, transaction())).accepted == (A,)
 
 
 def test_dots_are_stuffed() -> None:
     text = ACCEPTED.replace("C: Hi", "C: ..\n    C: ..x\n    C: y.")
-    Dialogue(text).run(transact(pipelining(), transaction(A, B, content=b".\r\n.x\r\ny.\r\n")))
+    pipelined(text).run(lambda wire: transact(wire, transaction(A, B, content=b".\r\n.x\r\ny.\r\n")))
 
 
 def test_parameters_stand_behind_the_sender() -> None:
@@ -85,7 +83,7 @@ def test_parameters_stand_behind_the_sender() -> None:
         f"    C: RCPT TO:<{B}>\n", ""
     )
     text = text.replace("S: 250 ok\n", "", 1).replace("    \n", "")
-    Dialogue(text).run(transact(pipelining(), wanted))
+    pipelined(text).run(lambda wire: transact(wire, wanted))
 
 
 def test_parameters_of_recipients_stand_behind_them() -> None:
@@ -97,14 +95,14 @@ def test_parameters_of_recipients_stand_behind_them() -> None:
         content=b"Hi\r\n",
     )
     text = ACCEPTED.replace(f"<{B}>", f"<{B}> NOTIFY=NEVER ORCPT=rfc822;b@y.example")
-    Dialogue(text).run(transact(pipelining(), wanted))
+    pipelined(text).run(lambda wire: transact(wire, wanted))
 
 
 def test_a_failed_transaction_before_is_reset_in_the_same_flight() -> None:
     text = ACCEPTED.replace("C: MAIL", "C: RSET\n    C: MAIL", 1).replace(
         "S: 250 ok", "S: 250 reset\n    S: 250 ok", 1
     )
-    Dialogue(text).run(transact(pipelining(), transaction(A, B, resets_first=True)))
+    pipelined(text).run(lambda wire: transact(wire, transaction(A, B, resets_first=True)))
 
 
 REFUSED_RSET = {
@@ -130,16 +128,13 @@ REFUSED_RSET = {
 }
 
 
-@pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("case", REFUSED_RSET)
-def test_a_refused_rset_is_no_place_to_go_on_from(case: str, cut: str) -> None:
-    """However the replies behind it are cut into segments."""
-    wire = Wire() if case == "one command at a time" else pipelining()
-    dialogue = Dialogue(REFUSED_RSET[case], cut)
+def test_a_refused_rset_is_no_place_to_go_on_from(case: str) -> None:
+    dialogue = (Dialogue if case == "one command at a time" else pipelined)(REFUSED_RSET[case])
     with pytest.raises(ConnectionLost) as caught:
-        dialogue.run(transact(wire, transaction(B, resets_first=True)))
-    assert (caught.value.stage, len(dialogue.written), wire.is_in_doubt) == ("rset", 1, False)
-    assert not wire.is_quiet
+        dialogue.run(lambda wire: transact(wire, transaction(B, resets_first=True)))
+    assert (caught.value.stage, len(dialogue.written)) == ("rset", 1)
+    assert (dialogue.wire.is_in_doubt, dialogue.is_usable) == (False, False)
 
 
 def test_thousands_of_recipients_go_out_in_windows() -> None:
@@ -151,15 +146,14 @@ def test_thousands_of_recipients_go_out_in_windows() -> None:
     assert server.flights > 10
 
 
-class CountingServer(Dialogue):
+class CountingServer(Server):
     """Accepts everything, one reply a read, and sees that no flight is longer than the window."""
 
     def __init__(self) -> None:
-        super().__init__("")
         self.replies: list[bytes] = []
         self.flights = 0
 
-    def _perform(self, step: Step) -> object:
+    def perform(self, step: Step) -> object:
         if isinstance(step, Transfer):
             assert len(step.data) <= WINDOW_BYTES
             self.flights += bool(step.data)
@@ -172,10 +166,9 @@ class CountingServer(Dialogue):
         return len(step.content) if isinstance(step, WriteContent) else None
 
 
-@pytest.mark.parametrize("cut", CUTS)
-def test_some_recipients_refused(cut: str) -> None:
+def test_some_recipients_refused() -> None:
     text = ACCEPTED.replace("S: 250 ok\n    S: 354", "S: 550 5.1.1 nobody\n    S: 354")
-    done: Outcome = Dialogue(text, cut).run(transact(pipelining(), transaction(A, B)))
+    done: Outcome = pipelined(text).run(lambda wire: transact(wire, transaction(A, B)))
     assert done.accepted == (A,)
     assert {address: reply.code for address, reply in done.rejected.items()} == {B: 550}
 
@@ -191,36 +184,31 @@ REFUSED_ALL = f"""
 """
 
 
-@pytest.mark.parametrize("cut", CUTS)
-def test_all_recipients_refused(cut: str) -> None:
-    wire = pipelining()
+def test_all_recipients_refused() -> None:
+    dialogue = pipelined(REFUSED_ALL + "S: 554 5.5.1 no valid recipients")
     with pytest.raises(RecipientsRefused) as caught:
-        Dialogue(REFUSED_ALL + "S: 554 5.5.1 no valid recipients", cut).run(transact(wire, transaction(A, B)))
+        dialogue.run(lambda wire: transact(wire, transaction(A, B)))
     assert {address: reply.code for address, reply in caught.value.rejected.items()} == {A: 550, B: 450}
     assert caught.value.is_transient
-    assert wire.is_quiet
+    assert dialogue.is_usable
 
 
-@pytest.mark.parametrize("cut", CUTS)
-def test_354_without_a_recipient_is_answered_with_a_lone_dot(cut: str) -> None:
+def test_354_without_a_recipient_is_answered_with_a_lone_dot() -> None:
     """RFC 2920 section 3.1: the client can't take DATA back, only send nothing."""
-    wire = pipelining()
+    dialogue = pipelined(REFUSED_ALL + "S: 354 go\nC: .\nS: 554 5.5.1 no valid recipients")
     with pytest.raises(RecipientsRefused):
-        Dialogue(REFUSED_ALL + "S: 354 go\nC: .\nS: 554 5.5.1 no valid recipients", cut).run(
-            transact(wire, transaction(A, B))
-        )
-    assert wire.is_quiet
+        dialogue.run(lambda wire: transact(wire, transaction(A, B)))
+    assert dialogue.is_usable
 
 
 def test_a_refusal_counts_more_than_the_end_of_file_behind_it() -> None:
-    wire = pipelining()
+    dialogue = pipelined(REFUSED_ALL + "S: <eof>")
     with pytest.raises(RecipientsRefused):
-        Dialogue(REFUSED_ALL + "S: <eof>").run(transact(wire, transaction(A, B)))
-    assert not wire.is_quiet
+        dialogue.run(lambda wire: transact(wire, transaction(A, B)))
+    assert not dialogue.is_usable
 
 
-@pytest.mark.parametrize("cut", CUTS)
-def test_sender_refused_with_pipelining(cut: str) -> None:
+def test_sender_refused_with_pipelining() -> None:
     text = f"""
         C: MAIL FROM:<me@x.example>
         C: RCPT TO:<{A}>
@@ -230,27 +218,27 @@ def test_sender_refused_with_pipelining(cut: str) -> None:
         S: 503-5.5.1 need
         S: 503 5.5.1 RCPT
     """
-    wire = pipelining()
+    dialogue = pipelined(text)
     with pytest.raises(SenderRefused) as caught:
-        Dialogue(text, cut).run(transact(wire, transaction()))
+        dialogue.run(lambda wire: transact(wire, transaction()))
     assert (caught.value.sender, caught.value.smtp_code) == ("me@x.example", 550)
-    assert wire.is_quiet
+    assert dialogue.is_usable
 
 
 def test_sender_refused_without_pipelining_ends_the_flight() -> None:
-    wire = Wire()
+    dialogue = Dialogue("C: MAIL FROM:<me@x.example>\nS: 550 no")
     with pytest.raises(SenderRefused):
-        Dialogue("C: MAIL FROM:<me@x.example>\nS: 550 no").run(transact(wire, transaction()))
-    assert wire.is_quiet
+        dialogue.run(lambda wire: transact(wire, transaction()))
+    assert dialogue.is_usable
 
 
 def test_354_after_a_refused_sender_never_gets_a_dot() -> None:
     """An earlier transaction may be open: the dot would send its recipients an empty message."""
     text = f"C: MAIL FROM:<me@x.example>\nC: RCPT TO:<{A}>\nC: DATA\nS: 503 nested\nS: 250 ok\nS: 354 go"
-    wire = pipelining()
+    dialogue = pipelined(text)
     with pytest.raises(SenderRefused):
-        Dialogue(text).run(transact(wire, transaction()))
-    assert not wire.is_quiet
+        dialogue.run(lambda wire: transact(wire, transaction()))
+    assert not dialogue.is_usable
 
 
 ALL_OR_NONE = f"""
@@ -263,16 +251,17 @@ ALL_OR_NONE = f"""
 
 
 def test_all_or_none_waits_for_the_recipients_before_data() -> None:
-    wire = pipelining()
+    dialogue = pipelined(ALL_OR_NONE + "S: 550 no")
     with pytest.raises(RecipientsRefused) as caught:
-        Dialogue(ALL_OR_NONE + "S: 550 no").run(transact(wire, transaction(A, B, all_or_none=True)))
+        dialogue.run(lambda wire: transact(wire, transaction(A, B, all_or_none=True)))
     assert list(caught.value.rejected) == [B]
-    assert wire.is_quiet
+    assert dialogue.is_usable
 
 
 def test_all_or_none_with_all() -> None:
     text = ALL_OR_NONE + "S: 250 ok\nC: DATA\nS: 354 go\nC: Hi\nC: .\nS: 250 ok"
-    assert Dialogue(text).run(transact(pipelining(), transaction(A, B, all_or_none=True))).accepted == (A, B)
+    wanted = transaction(A, B, all_or_none=True)
+    assert pipelined(text).run(lambda wire: transact(wire, wanted)).accepted == (A, B)
 
 
 BEFORE_DATA_REPLY = f"C: MAIL FROM:<me@x.example>\nC: RCPT TO:<{A}>\nC: DATA\nS: 250 ok\nS: 250 ok\n"
@@ -280,7 +269,6 @@ BEFORE_CONTENT = BEFORE_DATA_REPLY + "S: 354 go\n"
 AFTER_DOT = BEFORE_CONTENT + "C: Hi\nC: .\n"
 
 
-@pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize(
     ("end", "kind", "stage", "in_doubt"),
     [
@@ -297,11 +285,10 @@ AFTER_DOT = BEFORE_CONTENT + "C: Hi\nC: .\n"
         ("S: 354 go\nS: nonsense", ProtocolViolation, "content", False),
     ],
 )
-def test_ends_at_data(end: str, kind: type[MailbridgeError], stage: str, in_doubt: bool, cut: str) -> None:
-    _ends(BEFORE_DATA_REPLY + end, kind, stage, in_doubt, cut)
+def test_ends_at_data(end: str, kind: type[MailbridgeError], stage: str, in_doubt: bool) -> None:
+    _ends(BEFORE_DATA_REPLY + end, kind, stage, in_doubt)
 
 
-@pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize(
     ("end", "kind", "stage", "in_doubt"),
     [
@@ -311,13 +298,10 @@ def test_ends_at_data(end: str, kind: type[MailbridgeError], stage: str, in_doub
         ("S: 250 already", ProtocolViolation, "content", False),
     ],
 )
-def test_ends_before_the_dot(
-    end: str, kind: type[MailbridgeError], stage: str, in_doubt: bool, cut: str
-) -> None:
-    _ends(BEFORE_CONTENT + "...\n" + end, kind, stage, in_doubt, cut)
+def test_ends_before_the_dot(end: str, kind: type[MailbridgeError], stage: str, in_doubt: bool) -> None:
+    _ends(BEFORE_CONTENT + "...\n" + end, kind, stage, in_doubt)
 
 
-@pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize(
     ("end", "kind", "stage", "in_doubt"),
     [
@@ -334,28 +318,20 @@ def test_ends_before_the_dot(
         ("S: 354 go on", ProtocolViolation, "final", True),
     ],
 )
-def test_ends_after_the_dot(
-    end: str, kind: type[MailbridgeError], stage: str, in_doubt: bool, cut: str
-) -> None:
-    _ends(AFTER_DOT + end, kind, stage, in_doubt, cut)
+def test_ends_after_the_dot(end: str, kind: type[MailbridgeError], stage: str, in_doubt: bool) -> None:
+    _ends(AFTER_DOT + end, kind, stage, in_doubt)
 
 
-def _ends(text: str, kind: type[MailbridgeError], stage: str, in_doubt: bool, cut: str) -> None:
-    wire = Wire(window=WINDOW_BYTES)
-    dialogue = Dialogue(text, cut)
+def _ends(text: str, kind: type[MailbridgeError], stage: str, in_doubt: bool) -> None:
+    dialogue = pipelined(text)
     with pytest.raises(MailbridgeError) as caught:
-        dialogue.run(transact(wire, transaction()))
+        dialogue.run(lambda wire: transact(wire, transaction()))
     assert (type(caught.value), caught.value.stage) == (kind, stage)
-    assert wire.is_in_doubt == in_doubt
+    assert dialogue.wire.is_in_doubt == in_doubt
 
 
 def test_a_sent_message_stays_sent_whatever_follows() -> None:
     """A doubled reply: the message is accepted, the session is not to be used again."""
-    wire = pipelining()
-    done = Dialogue(AFTER_DOT + "S: 250 ok\nS: 250 ok").run(_sent_and_quiet(wire))
-    assert done == (250, False)
-
-
-async def _sent_and_quiet(wire: Wire) -> tuple[int, bool]:
-    done = await transact(wire, transaction())
-    return done.response.code, wire.is_quiet
+    dialogue = pipelined(AFTER_DOT + "S: 250 ok\nS: 250 ok")
+    assert dialogue.run(lambda wire: transact(wire, transaction())).response.code == 250
+    assert not dialogue.is_usable
