@@ -10,13 +10,13 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from mailbridge import aside
 from mailbridge.client.driver import Conversation
 from mailbridge.config.auth import parse_credentials, parse_mechanisms, require_fit
 from mailbridge.config.libraries import load_libraries
 from mailbridge.config.smtp_config import SMTPConfig
 from mailbridge.deadline import NEVER, Deadline
 from mailbridge.errors import AuthenticationFailed, ConfigurationError, ConnectionLost, NotSupported
+from mailbridge.net import aside
 from mailbridge.net.tls.channel_binding import channel_bindings
 from mailbridge.oauth2.shared import source_for
 from mailbridge.oauth2.source import TokenSource

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
-from mailbridge import aside
 from mailbridge.config.oauth2 import OAuth2Options
 from mailbridge.config.smtp_config import SMTPConfig
 from mailbridge.deadline import Deadline
 from mailbridge.errors import ConfigurationError, MailbridgeError, TokenUnavailable
+from mailbridge.net import aside
 from mailbridge.oauth2.endpoint import post
 from mailbridge.oauth2.grants import request_body
 from mailbridge.oauth2.response import token_of

@@ -3,11 +3,11 @@
 import threading
 from collections import OrderedDict
 
-from mailbridge import aside
 from mailbridge.config.oauth2 import OAuth2Options
 from mailbridge.config.smtp_config import SMTPConfig
 from mailbridge.deadline import NEVER, Deadline
 from mailbridge.errors import ConfigurationError
+from mailbridge.net import aside
 from mailbridge.oauth2.request import asker
 from mailbridge.oauth2.source import TokenSource
 from mailbridge.oauth2.store import FileTokenStore, MemoryTokenStore, TokenStore

@@ -21,10 +21,10 @@ from collections.abc import Callable
 from math import inf, isfinite
 from typing import Protocol
 
-from mailbridge import aside
 from mailbridge.config.groups import RateLimiter, RateOptions
 from mailbridge.deadline import Clock, Deadline
 from mailbridge.errors import DeadlineExceeded, MailbridgeError, RateUnavailable
+from mailbridge.net import aside
 from mailbridge.process import PerProcess
 from mailbridge.ratelimit.queue import Waiter, WaitQueue
 from mailbridge.ratelimit.window import LimiterAnswer, Window

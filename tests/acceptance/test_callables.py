@@ -160,7 +160,7 @@ def test_what_is_fast_or_cached_costs_no_thread_without_need(monkeypatch: pytest
     slow.may_end.set()
     with server_for("password") as server, Mailer(config_of(server, "password", slow)) as mailer:
         mailer.send(message(1), envelope=envelope(), deadline=LATER)
-        monkeypatch.setattr("mailbridge.aside._Call.start", lambda _: pytest.fail("a thread"))
+        monkeypatch.setattr("mailbridge.net.aside._Call.start", lambda _: pytest.fail("a thread"))
         mailer.send(message(2), envelope=envelope(), deadline=LATER)
         assert committed(server) == {1: 1, 2: 1}
         assert slow.calls == 1

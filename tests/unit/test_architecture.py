@@ -22,11 +22,11 @@ LONGEST_FILE = 400  # lines; what people hold up has files near 250, what ages b
 ORDER = """
     reply secret deadline process
     errors
-    message smtp proxy_protocol aside
+    message smtp proxy_protocol
     config results
     logs
-    rendering net pool ratelimit
-    oauth2 server
+    rendering net pool
+    ratelimit oauth2 server
     client inbox
     delivery verify
     mailer
@@ -156,7 +156,7 @@ def test_the_project_keeps_its_order() -> None:
 
 
 def test_the_root_stays_small() -> None:
-    assert len(list((ROOT / "mailbridge").glob("*.py"))) <= 13
+    assert len(list((ROOT / "mailbridge").glob("*.py"))) <= 12
 
 
 SOUND: Sources = {

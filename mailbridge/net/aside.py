@@ -5,7 +5,6 @@ caller's context; without one it is called as any function, in the caller's own 
 """
 
 import contextvars
-import os
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from mailbridge.deadline import Deadline
 from mailbridge.errors import DeadlineExceeded
+from mailbridge.process import PerProcess
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ class _Left:
         self._calls = {key: call for key, call in self._calls.items() if now - call.since < KEPT_SECONDS}
 
 
-_left = {os.getpid(): _Left()}
+_left = PerProcess(_Left)
 
 
 def within(
@@ -110,8 +110,7 @@ def within(
     time, as `heritage` says; one without a deadline takes only a result that is there. A forked child begins
     without any.
     """
-    pid = os.getpid()
-    left = _left.get(pid) or _left.setdefault(pid, _Left())
+    left = _left.get()
     seconds = deadline.remaining
     call = left.take(function, heritage, can_wait=seconds is not None) if heritage != "nothing" else None
     if call is None:

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from mailbridge import DeadlineExceeded, aside
+from mailbridge import DeadlineExceeded
 from mailbridge.deadline import NEVER, Deadline
+from mailbridge.net import aside
 
 SOON, LATER = 0.05, 30.0
 
