@@ -12,6 +12,7 @@ wins; for the cache in files, whose `add` two can win, a lock on a file, which h
 Takes a cache that does not throw entries out at will, since a time that is lost is a message too many: give
 the database and files a MAX_ENTRIES that is never reached (300, if nothing is said). In the database it can't
 work inside a transaction, where nobody else sees what is written and a rollback undoes it; that is an error.
+Under a deadline it runs on a thread and a connection of its own, outside the transaction of the caller.
 It costs some round trips to the cache for each message: where there is Redis, `RedisRateLimiter` is better.
 Times are those of the machines' clocks, which must agree.
 """
