@@ -88,8 +88,8 @@ class Secret:
         if not isinstance(other, Secret):
             return NotImplemented
         # What came from the environment may hold lone surrogates.
-        mine, theirs = (secret._value.encode("utf-8", "surrogatepass") for secret in (self, other))
-        return hmac.compare_digest(mine, theirs)
+        mine = self._value.encode("utf-8", "surrogatepass")
+        return hmac.compare_digest(mine, other._value.encode("utf-8", "surrogatepass"))
 
     def __hash__(self) -> int:
         return hash((Secret, self._value))

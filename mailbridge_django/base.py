@@ -81,7 +81,7 @@ class ConfiguredBackend(smtp.EmailBackend):
         self.alias = alias
         self._resolver = load_resolver(options.get("config_resolver"), alias)
         self._options = self._with_settings(options, flags_decide)
-        self._config = naming.build_config(self._options, alias)
+        self._config = naming.config_for(self._options, alias)
         self._show()
 
     def _start(self, options: Options, flags_decide: bool, fail_silently: bool, kwargs: Options) -> None:
@@ -176,9 +176,9 @@ class ConfiguredBackend(smtp.EmailBackend):
     def config(self) -> SMTPConfig:
         """The configuration as it stands now. Raises MailerMisconfigured."""
         now = self._attributes()
-        changed = {name: value for name, value in now.items() if value != self._shown[name]}
-        if not changed:
+        if now == self._shown:
             return self._config
+        changed = {name: value for name, value in now.items() if value != self._shown[name]}
         if "use_tls" in changed or "use_ssl" in changed:
             changed["security"] = naming.security_of(now)
         return naming.build_config(naming.layered(changed, self._options), self.alias)

@@ -41,6 +41,7 @@ _SAID_BY_URL = (_SAID_BY_SERVICE - {"url"}) | {"service", "servers", "username",
 # Each of several servers says these for itself.
 _SAID_BY_SERVERS = (_SAID_BY_URL - {"servers"}) | {"url"}
 _SECRETS = frozenset({"password", "url", "client_secret", "refresh_token", "access_token", "private_key"})
+_SEALED = _SECRETS | {"oauth2", "service_account", "dkim", "servers"}
 _NOT_OF_THE_CORE = frozenset({"use_tls", "use_ssl", "ssl_keyfile", "ssl_certfile", "config_resolver"})
 # Named in `auth`, these log in without a password.
 _WITHOUT_PASSWORD = frozenset({"EXTERNAL", "GSSAPI", "ANONYMOUS"})
@@ -52,7 +53,11 @@ Options = dict[str, Any]
 
 def given(**options: Any) -> Options:
     """What of `options` was given. Secrets and URLs are sealed, so that no traceback shows them."""
-    return {name: _sealed(name, value) for name, value in options.items() if value is not None}
+    return {
+        name: _sealed(name, value) if name in _SEALED else value
+        for name, value in options.items()
+        if value is not None
+    }
 
 
 def _sealed(name: str, value: Any) -> Any:
@@ -174,6 +179,34 @@ def of_the_core(options: Options) -> Options:
     return own
 
 
+# By alias: the options last seen, and what they stand for.
+_known: dict[str | None, tuple[Options, SMTPConfig]] = {}
+
+
+def config_for(options: Options, alias: str | None) -> SMTPConfig:
+    """`build_config`, but the same configuration for as long as the options of an alias stay equal.
+
+    Django makes a backend for each send.
+    """
+    known = _known.get(alias)
+    if known is not None and known[0] == options:
+        return known[1]
+    config = build_config(options, alias)
+    _known[alias] = _copied(options), config
+    return config
+
+
+def _copied(value: Any) -> Any:
+    """`value` with its own dicts and lists, so that a change of the project's in them is noticed."""
+    if isinstance(value, dict):
+        return {name: _copied(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_copied(each) for each in value]
+    if isinstance(value, set):
+        return set(value)
+    return value
+
+
 @clears_locals
 def build_config(options: Options, alias: str | None) -> SMTPConfig:
     """The configuration. Raises MailerMisconfigured, which names the alias."""
@@ -200,4 +233,5 @@ def did_you_mean(names: Sequence[str]) -> str:
 def forget_mailers(*, setting: str, **_: Any) -> None:
     """Close the pools of what was configured before; the next send reads the settings anew."""
     if setting in ("MAILBRIDGE", "MAILERS") or setting.startswith("EMAIL_"):
+        _known.clear()
         mailbridge.close_all()

@@ -99,6 +99,10 @@ class SMTPConfig:
             object.__setattr__(self, name, value)
         load_libraries(self)
 
+    def __hash__(self) -> int:
+        """Over what tells most servers apart, since each send of Django looks for its mailer by it."""
+        return hash((self.host, self.port, self.username))
+
     @classmethod
     @clears_locals
     def from_mapping(cls, options: Mapping[str, Any]) -> "SMTPConfig":

@@ -13,6 +13,7 @@ from mailbridge_django.options import (
     DJANGO_NAMES,
     OWN_NAMES,
     build_config,
+    config_for,
     did_you_mean,
     flags_decide,
     forget_mailers,
@@ -132,6 +133,24 @@ def test_equal_options_give_equal_configurations() -> None:
     one, other = (build_config(given(**options, password="p"), None) for _ in range(2))
     assert one == other
     assert hash(one) == hash(other)
+
+
+def test_a_configuration_is_built_once_for_equal_options_of_an_alias() -> None:
+    options = given(host="h", username="u", password="p", tls={"ca_file": "ca.pem"}, disable=["DSN"])
+    config = config_for(options, "bulk")
+    assert config_for(given(**{**options, "password": "p", "tls": {"ca_file": "ca.pem"}}), "bulk") is config
+    assert config_for(options, "other") == config
+    options["tls"]["ca_file"] = "other.pem"
+    assert config_for(options, "bulk").tls.ca_file == "other.pem"
+    options["disable"].append("SIZE")
+    assert config_for(options, "bulk").disable == ("DSN", "SIZE")
+    assert config_for({**options, "password": Secret("q")}, "bulk").password == Secret("q")
+
+
+def test_options_that_cannot_work_are_refused_each_time() -> None:
+    for _ in range(2):
+        with pytest.raises(MailerMisconfigured, match=r"Unknown option 'pool.max_sise'"):
+            config_for(given(host="h", pool={"max_sise": 3}), "bulk")
 
 
 @pytest.mark.parametrize(
