@@ -68,7 +68,7 @@ class MessageDefaults:
 
         `has_priority`: it is sent with one of its own, whatever its fields say.
         """
-        own = {name.lower() for name in message} | ({"priority"} if has_priority else set())
+        own = set(map(str.lower, message.keys())) | ({"priority"} if has_priority else set())
         if not own.isdisjoint(_SIGNATURES):
             return message
         for together in (_PRIORITY_FIELDS, _LIST_FIELDS):

@@ -136,7 +136,7 @@ def render(
     elif not isinstance(message, AnyMessage) and is_source(message):
         return _described(*read_content(message, None if binary else _require_sendable), is_binary=binary)
     message = _copied(message)
-    is_signed = any(_SIGNATURE_NAME.fullmatch(name) for name in message)
+    is_signed = any(map(_SIGNATURE_NAME.fullmatch, message.keys()))
     for name in _BLIND_FIELDS:
         del message[name]
     if not is_signed:

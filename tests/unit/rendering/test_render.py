@@ -372,6 +372,16 @@ def test_text_that_looks_encoded_is_not_decoded_by_the_reader() -> None:
     assert str(make_header(decode_header(parse(content, policy.compat32)["Subject"]))) == literal
 
 
+@given(st.text('ab=?:;<>,"( \t', max_size=20), st.sampled_from([None, 0, 20, 78]))
+def test_short_fields_are_written_as_the_older_policy_writes_them(value: str, width: int | None) -> None:
+    rules = policy.compat32.clone(linesep="\r\n", max_line_length=width)
+    message = Message(policy=rules)
+    message["Subject"] = value
+    message["X-Word"] = value
+    fields = [rules.fold_binary(name, value) for name in ("Subject", "X-Word")]
+    assert rendered(message).content.startswith(b"".join(fields))
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"), max_size=300))
 def test_any_subject_is_one_field_and_reads_back(subject: str) -> None:
     try:
