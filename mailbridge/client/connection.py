@@ -267,7 +267,7 @@ class SMTPConnection:
         pace: Pace | None,
     ) -> SendResult:
         sending = self._transactions()
-        began, spent, trips = self._clock(), dict(self.seconds), self.round_trips
+        began = self._clock()
         outer = sys.exception()
         try:
             outcome, rendered = sending.send(envelope, rendered, limit, progress=progress, pace=pace)
@@ -284,8 +284,8 @@ class SMTPConnection:
             message_id=rendered.message_id,
             connection_id=self.id,
             server=self.config.server,
-            timings=sending_seconds(spent, self.seconds) | {"total": self._clock() - began},
-            round_trips=self.round_trips - trips,
+            timings=sending_seconds(sending.spent.seconds) | {"total": self._clock() - began},
+            round_trips=sending.spent.round_trips,
         )
 
     def _transactions(self) -> Sending:

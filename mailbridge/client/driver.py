@@ -32,7 +32,7 @@ from mailbridge.reply import printable
 from mailbridge.secret import clear_locals
 from mailbridge.smtp import commands
 from mailbridge.smtp.flows.steps import Limit, Look, ReadPiece, Step, Transfer, WriteContent, is_empty_line
-from mailbridge.smtp.wire import Wire
+from mailbridge.smtp.wire import Spent, Wire
 
 R = TypeVar("R")
 
@@ -79,7 +79,7 @@ class Conversation:
         try:
             result = self.driver.run(flow, deadline, start_tls=lambda: self.start_tls(deadline))
         except BaseException as error:
-            if self.wire.is_in_doubt:
+            if self.wire.in_doubt and not isinstance(error, MailbridgeError):  # an interrupt between steps
                 error.outcome_unknown = True  # type: ignore[attr-defined]  # also on KeyboardInterrupt
             is_in_step = isinstance(error, MailbridgeError) and not isinstance(error, ProtocolViolation)
             if not (is_in_step and self.wire.is_quiet):
@@ -232,7 +232,12 @@ class Driver:
             raise self._too_late(stage) from None
         finally:
             if stage:
-                self.seconds[stage] += self._clock() - began
+                self._add(stage, self._clock() - began, step)
+
+    def _add(self, stage: str, seconds: float, step: Step) -> None:
+        self.seconds[stage] += seconds
+        if isinstance(step, (Transfer, WriteContent)) and step.spent is not None:
+            step.spent.seconds[stage] += seconds
 
     def _limit(self, limit: Limit) -> Deadline:
         seconds: float | None = _REST_SECONDS if limit == "rest" else getattr(self._timeouts, limit)
@@ -246,9 +251,9 @@ class Driver:
             self._log.sent(step.shown)
             if not self._send(step.data):
                 # What the server said before it hung up is worth more than the broken pipe.
-                return self._received(self._look() or b"")
+                return self._received(self._look() or b"", step.spent)
         data: bytes | None = self._unless_lost(lambda: self.stream.receive(self._period))
-        return self._received(data or b"")
+        return self._received(data or b"", step.spent)
 
     def _look(self) -> bytes | None:
         data = self.stream.receive_now()
@@ -276,9 +281,11 @@ class Driver:
         except OSError:
             return None
 
-    def _received(self, data: bytes) -> bytes:
+    def _received(self, data: bytes, spent: Spent | None) -> bytes:
         if data and self._is_waited_for:
             self.round_trips += 1
+            if spent is not None:
+                spent.round_trips += 1
             self._is_waited_for = False
         self._log.received(data)
         return data

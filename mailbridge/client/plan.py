@@ -266,10 +266,9 @@ def is_one_too_many(reply: Reply, accepted: int) -> bool:
     return reply.code == 452 or (reply.code == 552 and accepted >= _LEAST_RECIPIENTS)
 
 
-def sending_seconds(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """`SendResult.timings` of one transaction, from the times by stage before and after it."""
-    spent = {"envelope": 0.0, "data": 0.0}
-    for stage, seconds in after.items():
-        if stage in _PARTS:
-            spent[_PARTS[stage]] += seconds - before.get(stage, 0.0)
-    return spent
+def sending_seconds(spent: Mapping[str, float]) -> dict[str, float]:
+    """`SendResult.timings` of one message, from the seconds of its transactions by stage."""
+    timings = {"envelope": 0.0, "data": 0.0}
+    for stage, seconds in spent.items():
+        timings[_PARTS[stage]] += seconds
+    return timings

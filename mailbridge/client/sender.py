@@ -19,6 +19,7 @@ from mailbridge.reply import Reply
 from mailbridge.smtp.capabilities import Capabilities
 from mailbridge.smtp.flows.content import Progress
 from mailbridge.smtp.flows.transaction import Outcome, Transaction, transact
+from mailbridge.smtp.wire import Spent
 
 
 class Pace(Protocol):
@@ -32,7 +33,10 @@ class Pace(Protocol):
 
 
 class Sending:
-    """The transactions of one session. `needs_reset`: the next one must begin with RSET."""
+    """The transactions of one session. `needs_reset`: the next one must begin with RSET.
+
+    `spent` is what the last message has cost.
+    """
 
     def __init__(self, talk: Conversation, config: SMTPConfig, log: Log, capabilities: Capabilities) -> None:
         self.needs_reset = False
@@ -42,6 +46,7 @@ class Sending:
         self._capabilities = capabilities
         self._transactions = 0
         self._pace: Pace | None = None
+        self.spent = Spent()
 
     def send(
         self,
@@ -53,7 +58,7 @@ class Sending:
         pace: Pace | None = None,
     ) -> tuple[Outcome, Rendered]:
         """What came of it, and the message as this server took it. Raises as `SMTPConnection.send`."""
-        self._pace = pace
+        self._pace, self.spent = pace, Spent()
         try:
             transaction, groups, rendered = self._planned(envelope, rendered)
         except MailbridgeError as error:
@@ -198,7 +203,7 @@ class Sending:
             self._pace.begin(deadline)
         self._transactions += 1
         self.needs_reset = True  # unless it succeeds: refused, or given up before the content
-        outcome = self._talk.run(transact(self._talk.wire, transaction), deadline)
+        outcome = self._talk.run(transact(self._talk.wire, transaction, self.spent), deadline)
         self.needs_reset = False
         return outcome
 

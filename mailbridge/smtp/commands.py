@@ -91,7 +91,7 @@ def _path(verb: str, address: str, parameters: Iterable[str]) -> bytes:
 def bdat(size: int, *, last: bool = False) -> Command:
     """BDAT (RFC 3030 section 2): `size` bytes of content follow it; the `last` ones commit the message."""
     if last:
-        return Command(f"BDAT {size} LAST".encode(), "final", ends_group=True)
+        return Command(f"BDAT {size} LAST".encode(), "final")
     return Command(f"BDAT {size}".encode(), "content")
 
 
@@ -111,7 +111,7 @@ def auth_response(data: bytes) -> Command:
 # there are two: END_OF_CONTENT takes the place of CONTENT once the final dot may leave.
 GREETING = Command(b"", "greeting", ends_group=True)
 CONTENT = Command(b"", "content", ends_group=True)
-END_OF_CONTENT = Command(b"", "final", ends_group=True)
+END_OF_CONTENT = Command(b"", "final")
 
 STARTTLS = Command(b"STARTTLS", "tls", ends_group=True)
 # Gives an AUTH exchange up (RFC 4954 section 4); the server answers 501.

@@ -4,11 +4,11 @@ Flows queue commands; the wire releases them while the window allows: one comman
 without PIPELINING, up to `WINDOW_BYTES` of unanswered commands with it. A window counted in
 commands would deadlock with thousands of recipients, once both sides' buffers are full.
 
-What is at stake belongs to the call: the outcome of a message is in doubt exactly while a call
-that commits may have left and has had no clear answer.
+What is at stake belongs to the transaction, of which several may be under way: the outcome of its
+message is in doubt exactly while a call that commits it may have left and has had no clear answer.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,6 +28,7 @@ class Call:
     """One command on its way; `reply` is there once the server has answered it."""
 
     command: Command
+    transaction: "OpenTransaction | None" = None
     reply: Reply | None = None
     is_released: bool = False
     weight: int = 0
@@ -37,6 +38,55 @@ class Call:
         """Answered by a clear yes or no, which a good-bye (221) is not."""
         reply = self.reply
         return reply is not None and reply.code != 221 and (reply.is_positive or reply.code >= 400)
+
+
+@dataclass(slots=True, eq=False)
+class Spent:
+    """What sending has cost: `seconds` of waiting by stage, and waits for the other side."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    round_trips: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class OpenTransaction:
+    """One transaction on the wire: its calls carry it. `spent` adds up what waiting for it costs."""
+
+    wire: "Wire"
+    spent: Spent
+    _commits: tuple[Call, ...] = ()
+
+    def call(self, command: Command) -> Call:
+        """As `Wire.call`."""
+        return self.wire.call(command, self)
+
+    def expect(self, command: Command) -> Call:
+        """As `Wire.expect`."""
+        return self.wire.expect(command, self)
+
+    def commit(self, calls: Sequence[Call], command: Command) -> None:
+        """From here on `calls` stand for `command`: in doubt once released, until answered.
+
+        There is one, or in LMTP one for each recipient.
+        """
+        for call in calls:
+            call.command = command
+        self._commits = tuple(calls)
+        self.wire.add_committed(self)
+
+    def cancel_queued(self) -> None:
+        """Take back what has not been released yet; those calls are never answered."""
+        self.wire.cancel_queued(self)
+
+    @property
+    def is_decided(self) -> bool:
+        """Every call that commits it has had a clear answer."""
+        return all(call.is_decided for call in self._commits)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """The message was committed and got no clear answer: the server may have taken it."""
+        return any(call.is_released and not call.is_decided for call in self._commits)
 
 
 @dataclass(slots=True)
@@ -52,39 +102,38 @@ class Wire:
     is_over: bool = False
     violation: ProtocolViolation | None = None
     last_reply: Reply | None = None
-    _commits: tuple[Call, ...] = ()
+    _committed: list[OpenTransaction] = field(default_factory=list)
     _queued: deque[Call] = field(default_factory=deque)
     _unanswered: deque[Call] = field(default_factory=deque)
     _unanswered_bytes: int = 0
 
-    def call(self, command: Command) -> Call:
+    def begin(self, spent: Spent | None = None) -> OpenTransaction:
+        """A transaction that calls may belong to."""
+        return OpenTransaction(self, Spent() if spent is None else spent)
+
+    def call(self, command: Command, transaction: OpenTransaction | None = None) -> Call:
         """Queue `command`; it goes out when the window allows."""
-        call = Call(command)
+        call = Call(command, transaction)
         self._queued.append(call)
         return call
 
-    def expect(self, command: Command) -> Call:
+    def expect(self, command: Command, transaction: OpenTransaction | None = None) -> Call:
         """A call whose bytes do not go through the window: the greeting (none at all), content.
 
         What the server has said already, and nobody has read, begins the answer.
         """
-        call = Call(command, is_released=True)
+        call = Call(command, transaction, is_released=True)
         self._unanswered.append(call)
         self.feed(b"")
         return call
 
-    def commit(self, calls: Sequence[Call], command: Command) -> None:
-        """From here on `calls` stand for `command`, whose last byte may leave: in doubt until answered.
+    def add_committed(self, transaction: OpenTransaction) -> None:
+        """`transaction` has a call that commits it."""
+        self._committed = [*(each for each in self._committed if not each.is_decided), transaction]
 
-        There is one, or in LMTP one for each recipient.
-        """
-        for call in calls:
-            call.command = command
-        self._commits = tuple(calls)
-
-    def cancel_queued(self) -> None:
-        """Take back what has not been released yet; those calls are never answered."""
-        self._queued.clear()
+    def cancel_queued(self, transaction: OpenTransaction) -> None:
+        """Take back the calls of `transaction` that have not been released yet."""
+        self._queued = deque(call for call in self._queued if call.transaction is not transaction)
 
     def outgoing(self) -> tuple[Command, ...]:
         """The commands that may be written now, in one piece. They count as sent from here on."""
@@ -153,6 +202,6 @@ class Wire:
         return not self.parser.is_idle
 
     @property
-    def is_in_doubt(self) -> bool:
-        """A message was committed and got no clear answer: the server may have taken it."""
-        return not all(call.is_decided for call in self._commits)
+    def in_doubt(self) -> tuple[OpenTransaction, ...]:
+        """Those whose message the server may have taken, should the connection be lost now."""
+        return tuple(transaction for transaction in self._committed if transaction.is_in_doubt)

@@ -22,7 +22,7 @@ from mailbridge.smtp import commands
 from mailbridge.smtp.commands import Command
 from mailbridge.smtp.dot_stuffing import END_OF_DATA, DotStuffer
 from mailbridge.smtp.flows.steps import Look, ReadPiece, WriteContent, answer, nothing_is_there, take_in
-from mailbridge.smtp.wire import Call, Wire
+from mailbridge.smtp.wire import Call, OpenTransaction, Wire
 
 
 class Pieces(Protocol):
@@ -112,51 +112,52 @@ def _slices(content: bytes) -> Iterator[bytes]:
         yield content[start : start + _LARGEST_PIECE]
 
 
-async def after_354(wire: Wire, source: ContentReader, answers: int) -> list[Call]:
+async def after_354(transaction: OpenTransaction, source: ContentReader, answers: int) -> list[Call]:
     """Content and final dot; gives as many calls as there will be answers to it.
 
     From the moment the dot may leave, the outcome is in doubt.
     """
-    is_answered = wire.has_unread()  # a refusal may come in one piece with the 354
-    ends = [wire.expect(commands.CONTENT) for _ in range(answers)]
+    is_answered = transaction.wire.has_unread()  # a refusal may come in one piece with the 354
+    ends = [transaction.expect(commands.CONTENT) for _ in range(answers)]
     if is_answered:
-        raise await _early(wire, ends[0])
+        raise await _early(transaction.wire, ends[0])
     source.tell(0)
     stuffer, held, sent = DotStuffer(), b"", 0
     piece = await source.piece()
     while piece is not None:
         held, sent = stuffer.feed(piece), sent + len(piece)
         if (piece := await source.piece()) is not None:
-            await _write(wire, source, held, ends[0])
+            await _write(transaction, source, held, ends[0])
             source.tell(sent)
-    await _finish(wire, source, held + END_OF_DATA, ends, commands.END_OF_CONTENT)
+    await _finish(transaction, source, held + END_OF_DATA, ends, commands.END_OF_CONTENT)
     return ends
 
 
-async def in_chunks(wire: Wire, source: ContentReader, answers: int) -> list[Call]:
+async def in_chunks(transaction: OpenTransaction, source: ContentReader, answers: int) -> list[Call]:
     """Content by BDAT (RFC 3030 section 2); gives the calls that answer the last chunk.
 
     A chunk that is refused stops the rest. All chunks are answered before the last one leaves.
     """
     source.tell(0)
-    chunks = _Chunks(wire, source)
+    chunks = _Chunks(transaction, source)
     held = await source.piece() or b""
     while (piece := await source.piece()) is not None:
         await chunks.send(held)
         held = piece
     await chunks.settle(0)
-    await nothing_is_there(wire, "content")
-    ends = [wire.expect(commands.CONTENT) for _ in range(answers)]
+    await nothing_is_there(transaction.wire, "content")
+    ends = [transaction.expect(commands.CONTENT) for _ in range(answers)]
     last = commands.bdat(len(held), last=True)
-    await _finish(wire, source, bytes(last) + held, ends, last)
+    await _finish(transaction, source, bytes(last) + held, ends, last)
     return ends
 
 
 class _Chunks:
     """The chunks before the last one: written ahead of their answers where the server pipelines."""
 
-    def __init__(self, wire: Wire, source: ContentReader) -> None:
-        self._wire = wire
+    def __init__(self, transaction: OpenTransaction, source: ContentReader) -> None:
+        self._transaction = transaction
+        self._wire = transaction.wire
         self._source = source
         self._pending: deque[Call] = deque()
         self._sent = 0
@@ -174,11 +175,11 @@ class _Chunks:
         await self.settle(_CHUNKS_UNDER_WAY - 1 if wire.window else 0)
         if not self._pending:
             await nothing_is_there(wire, command.stage)
-        self._pending.append(wire.expect(command))
+        self._pending.append(self._transaction.expect(command))
         rest, shown = memoryview(bytes(command) + chunk), command.shown
         while rest:
             is_new = self._source.starts_time(len(rest))
-            written = await WriteContent(rest, command.stage, stops_early=True, is_new=is_new, shown=shown)
+            written = await WriteContent(rest, command.stage, True, is_new, shown, self._transaction.spent)
             rest, shown = rest[written:], ""
             if rest:
                 take_in(wire, await Look() or b"", command.stage)
@@ -205,31 +206,35 @@ class _Chunks:
 
 
 async def _write(
-    wire: Wire, source: ContentReader, data: bytes | memoryview, end: Call, shown: str = ""
+    transaction: OpenTransaction,
+    source: ContentReader,
+    data: bytes | memoryview,
+    end: Call,
+    shown: str = "",
 ) -> None:
     """Write what does not commit the message. An answer that comes now is a refusal."""
     rest = memoryview(data)
     while rest:
         is_new = source.starts_time(len(rest))
-        written = await WriteContent(rest, "content", stops_early=True, is_new=is_new, shown=shown)
+        written = await WriteContent(rest, "content", True, is_new, shown, transaction.spent)
         rest, shown = rest[written:], ""
         if rest:
-            await _require_unanswered(wire, end, await Look())
+            await _require_unanswered(transaction.wire, end, await Look())
 
 
-async def _finish(wire: Wire, source: ContentReader, data: bytes, ends: list[Call], command: Command) -> None:
+async def _finish(
+    transaction: OpenTransaction, source: ContentReader, data: bytes, ends: list[Call], command: Command
+) -> None:
     """Write what ends the content; from the last bytes on, `ends` stand for the `command` that commits."""
     view, shown = memoryview(data), command.shown
     border = max(0, len(data) - _LAST_BYTES)
     if border:
-        await _write(wire, source, view[:border], ends[0], shown)
+        await _write(transaction, source, view[:border], ends[0], shown)
     # Before the commit, since after it nothing is certain until the answer.
     while (said := await Look()) is not None:
-        await _require_unanswered(wire, ends[0], said)
-    wire.commit(ends, command)
-    await WriteContent(
-        bytes(view[border:]), "final", stops_early=False, is_new=True, shown="" if border else shown
-    )
+        await _require_unanswered(transaction.wire, ends[0], said)
+    transaction.commit(ends, command)
+    await WriteContent(bytes(view[border:]), "final", False, True, "" if border else shown, transaction.spent)
     source.is_written()
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 from mailbridge.errors import ConnectionLost, ProtocolViolation, ReplyTimeout
 from mailbridge.reply import Reply
 from mailbridge.smtp.commands import Command
-from mailbridge.smtp.wire import Call, Wire
+from mailbridge.smtp.wire import Call, Spent, Wire
 
 #: The time limits of the option `timeouts`, and one for the rest of what has been said in part.
 Limit = Literal["greeting", "command", "data", "final", "rest"]
@@ -24,7 +24,7 @@ class Transfer:
 
     `shown` is what logs may say of it. `stage` is for errors and timings. `limit` names the time
     limit, which starts anew with `is_new` and goes on otherwise, so that a peer can't stretch it
-    byte by byte.
+    byte by byte. What it costs is added to `spent`, too.
     """
 
     data: bytes = field(repr=False)
@@ -32,6 +32,7 @@ class Transfer:
     stage: str
     limit: Limit
     is_new: bool
+    spent: Spent | None = field(default=None, repr=False)
 
     def __await__(self) -> Generator["Transfer", bytes, bytes]:
         return (yield self)
@@ -51,7 +52,8 @@ class WriteContent:
 
     With `stops_early`, look before and between the pieces and stop as soon as the server has said
     something: it may be refusing (RFC 5321 section 4.1.1.4 has it wait for the dot, but it need
-    not). Gives how many bytes were written. `shown` is what logs may say of it beside its size.
+    not). Gives how many bytes were written. `shown` is what logs may say of it beside its size. What
+    it costs is added to `spent`, too.
     """
 
     content: bytes | memoryview = field(repr=False)
@@ -59,6 +61,7 @@ class WriteContent:
     stops_early: bool
     is_new: bool = True
     shown: str = ""
+    spent: Spent | None = field(default=None, repr=False)
 
     def __await__(self) -> Generator["WriteContent", int, int]:
         return (yield self)
@@ -110,15 +113,16 @@ async def any_answer(wire: Wire, call: Call, *, limit: Limit, is_new: bool = Tru
             raise wire.violation
         if wire.unanswered_count == 0:
             await nothing_is_there(wire, stage)
-        commands = wire.outgoing()
-        data = await _write_and_read(commands, stage, limit, is_new)
+        data = await _write_and_read(wire.outgoing(), call, limit, is_new)
         is_new = take_in(wire, data, stage)
     return call.reply
 
 
-def _write_and_read(commands: tuple[Command, ...], stage: str, limit: Limit, is_new: bool) -> Transfer:
+def _write_and_read(commands: tuple[Command, ...], call: Call, limit: Limit, is_new: bool) -> Transfer:
     shown = tuple(command.shown for command in commands)
-    return Transfer(b"".join(map(bytes, commands)), shown, stage, limit, is_new or bool(commands))
+    spent = call.transaction.spent if call.transaction is not None else None
+    data = b"".join(map(bytes, commands))
+    return Transfer(data, shown, call.command.stage, limit, is_new or bool(commands), spent)
 
 
 async def nothing_is_there(wire: Wire, stage: str) -> None:

@@ -22,7 +22,7 @@ from mailbridge.smtp import commands
 from mailbridge.smtp.dot_stuffing import END_OF_DATA
 from mailbridge.smtp.flows.content import NO_ANSWER, ContentReader, Pieces, Progress, after_354, in_chunks
 from mailbridge.smtp.flows.steps import WriteContent, answer, any_answer, nothing_is_there
-from mailbridge.smtp.wire import Call, Wire
+from mailbridge.smtp.wire import Call, OpenTransaction, Spent, Wire
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -65,41 +65,49 @@ class Outcome:
         return f"<Delivered to {len(self.accepted)} recipient(s), {len(self.rejected)} refused>"
 
 
-async def transact(wire: Wire, transaction: Transaction) -> Outcome:
-    """Send one message.
+async def transact(wire: Wire, transaction: Transaction, spent: Spent | None = None) -> Outcome:
+    """Send one message. What that costs is added to `spent`.
 
     Raises `SenderRefused`, `RecipientsRefused`, `MessageRefused` with the session still in step;
     `ConnectionLost` and `ProtocolViolation` with the session lost, and `InvalidMessage` too, where
-    the content can't be read.
+    the content can't be read. `outcome_unknown` is set on whatever leaves the message in doubt, an
+    interrupt too.
     """
-    reset = wire.call(commands.RSET) if transaction.resets_first else None
-    mail = wire.call(commands.mail_from(transaction.sender, transaction.mail_parameters))
-    parameters = transaction.recipient_parameters
-    rcpts = {a: wire.call(commands.rcpt_to(a, parameters.get(a, ()))) for a in transaction.recipients}
-    waits = transaction.all_or_none or transaction.chunking
-    data = None if waits else wire.call(commands.DATA)
-    if reset is not None:
-        await _reset(wire, reset)
-    refusal = await _envelope(wire, transaction, mail, rcpts)
-    if refusal is not None:
-        with suppress(*NO_ANSWER):
-            await _abandon(wire, data, has_lone_dot=_ok(mail) and not transaction.lmtp)
-        raise refusal
-    return await _message(wire, transaction, rcpts, data)
+    opened = wire.begin(spent)
+    try:
+        reset = opened.call(commands.RSET) if transaction.resets_first else None
+        mail = opened.call(commands.mail_from(transaction.sender, transaction.mail_parameters))
+        parameters = transaction.recipient_parameters
+        rcpts = {a: opened.call(commands.rcpt_to(a, parameters.get(a, ()))) for a in transaction.recipients}
+        waits = transaction.all_or_none or transaction.chunking
+        data = None if waits else opened.call(commands.DATA)
+        if reset is not None:
+            await _reset(wire, reset)
+        refusal = await _envelope(opened, transaction, mail, rcpts)
+        if refusal is not None:
+            with suppress(*NO_ANSWER):
+                await _abandon(opened, data, has_lone_dot=_ok(mail) and not transaction.lmtp)
+            raise refusal
+        return await _message(opened, transaction, rcpts, data)
+    except BaseException as error:
+        if opened.is_in_doubt:
+            error.outcome_unknown = True  # type: ignore[attr-defined]  # also on KeyboardInterrupt
+        raise
 
 
 async def _message(
-    wire: Wire, transaction: Transaction, rcpts: Mapping[str, Call], data: Call | None
+    opened: OpenTransaction, transaction: Transaction, rcpts: Mapping[str, Call], data: Call | None
 ) -> Outcome:
     """The content, and what the server makes of it."""
     accepted, rejected = tuple(a for a, call in rcpts.items() if _ok(call)), _rejected(rcpts)
     source = ContentReader(transaction.content, transaction.progress, transaction.departed)
     answers = len(accepted) if transaction.lmtp else 1
+    wire = opened.wire
     if transaction.chunking:
-        ends = await in_chunks(wire, source, answers)
+        ends = await in_chunks(opened, source, answers)
     else:
-        await _start_content(wire, data or wire.call(commands.DATA))
-        ends = await after_354(wire, source, answers)
+        await _start_content(wire, data or opened.call(commands.DATA))
+        ends = await after_354(opened, source, answers)
     if transaction.lmtp:
         return await _verdicts_of_recipients(wire, dict(zip(accepted, ends, strict=True)), rejected)
     return Outcome(accepted, rejected, await _verdict_of_server(wire, ends[0]))
@@ -135,12 +143,13 @@ async def _verdict(wire: Wire, call: Call) -> Reply:
 
 
 async def _envelope(
-    wire: Wire, transaction: Transaction, mail: Call, rcpts: Mapping[str, Call]
+    opened: OpenTransaction, transaction: Transaction, mail: Call, rcpts: Mapping[str, Call]
 ) -> SenderRefused | RecipientsRefused | None:
     """Read the replies to MAIL and RCPT; gives the refusal that ends the message, if any."""
+    wire = opened.wire
     reply = await _verdict(wire, mail)
     if not reply.is_positive:
-        wire.cancel_queued()
+        opened.cancel_queued()
         with suppress(*NO_ANSWER):
             for call in rcpts.values():
                 if call.is_released:
@@ -161,7 +170,7 @@ async def _envelope(
     return RecipientsRefused(f"{what}: {', '.join(rejected)}", rejected=rejected, stage="rcpt_to")
 
 
-async def _abandon(wire: Wire, data: Call | None, *, has_lone_dot: bool) -> None:
+async def _abandon(opened: OpenTransaction, data: Call | None, *, has_lone_dot: bool) -> None:
     """The message is refused; if DATA is already under way, end it (RFC 2920 section 3.1).
 
     Should the server answer 354 all the same, a lone dot ends the message, which no recipient
@@ -169,7 +178,8 @@ async def _abandon(wire: Wire, data: Call | None, *, has_lone_dot: bool) -> None
     3.7), its recipients would get an empty message, and closing is the only safe end. Nor in LMTP,
     where there are as many answers to the dot as recipients: none.
     """
-    wire.cancel_queued()
+    opened.cancel_queued()
+    wire = opened.wire
     if data is None or not data.is_released:
         return
     reply = await answer(wire, data)
@@ -179,8 +189,8 @@ async def _abandon(wire: Wire, data: Call | None, *, has_lone_dot: bool) -> None
         wire.is_over = True
         return
     await nothing_is_there(wire, "content")
-    lone_dot = wire.expect(commands.CONTENT)
-    await WriteContent(END_OF_DATA, "content", stops_early=False)
+    lone_dot = opened.expect(commands.CONTENT)
+    await WriteContent(END_OF_DATA, "content", stops_early=False, spent=opened.spent)
     await answer(wire, lone_dot)
 
 

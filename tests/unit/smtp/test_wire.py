@@ -3,7 +3,7 @@
 import pytest
 
 from mailbridge.smtp import commands
-from mailbridge.smtp.wire import Wire
+from mailbridge.smtp.wire import OpenTransaction, Wire
 
 
 def lines(wire: Wire) -> list[bytes]:
@@ -62,13 +62,15 @@ def test_replies_answer_calls_in_order_however_they_are_cut(size: int) -> None:
 
 def test_cancelled_calls_never_go_out() -> None:
     wire = Wire()
-    wire.call(commands.RSET)
-    later = wire.call(commands.DATA)
+    transaction = wire.begin()
+    transaction.call(commands.RSET)
+    later = transaction.call(commands.DATA)
+    of_another = wire.begin().call(commands.RSET)
     wire.outgoing()
-    wire.cancel_queued()
+    transaction.cancel_queued()
     wire.feed(b"250 ok\r\n")
-    assert lines(wire) == []
-    assert not later.is_released
+    assert lines(wire) == [b"RSET"]
+    assert (later.is_released, of_another.is_released) == (False, True)
 
 
 def test_a_reply_too_many_stays_unread_and_is_not_quiet() -> None:
@@ -89,15 +91,21 @@ def test_a_malformed_reply_has_the_stage_of_the_call_it_should_have_answered() -
     assert wire.violation.stage == "data"
 
 
+def committed(wire: Wire, answers: int = 1) -> OpenTransaction:
+    transaction = wire.begin()
+    ends = [transaction.expect(commands.CONTENT) for _ in range(answers)]
+    assert not transaction.is_in_doubt
+    transaction.commit(ends, commands.END_OF_CONTENT)
+    assert transaction.is_in_doubt
+    return transaction
+
+
 def test_doubt_begins_with_the_commit_and_ends_with_a_clear_answer() -> None:
     for reply, in_doubt in ((b"250 ok\r\n", False), (b"554 no\r\n", False), (b"354 go\r\n", True)):
         wire = Wire()
-        end = wire.expect(commands.CONTENT)
-        assert not wire.is_in_doubt
-        wire.commit([end], commands.END_OF_CONTENT)
-        assert wire.is_in_doubt
+        transaction = committed(wire)
         wire.feed(reply)
-        assert wire.is_in_doubt is in_doubt
+        assert transaction.is_in_doubt is in_doubt
 
 
 def test_doubt_lasts_until_every_recipient_has_an_answer() -> None:
@@ -108,19 +116,28 @@ def test_doubt_lasts_until_every_recipient_has_an_answer() -> None:
         (b"250 a\r\n221 b\r\n", True),
     ):
         wire = Wire()
-        ends = [wire.expect(commands.CONTENT) for _ in range(2)]
-        wire.commit(ends, commands.END_OF_CONTENT)
+        transaction = committed(wire, answers=2)
         wire.feed(replies)
-        assert wire.is_in_doubt is in_doubt
+        assert transaction.is_in_doubt is in_doubt
 
 
-def test_the_next_commit_takes_the_place_of_the_one_before() -> None:
-    wire = Wire()
-    for _ in range(2):
-        wire.commit([wire.expect(commands.CONTENT)], commands.END_OF_CONTENT)
-        assert wire.is_in_doubt
-        wire.feed(b"250 ok\r\n")
-        assert not wire.is_in_doubt
+def test_the_wire_tells_which_transactions_are_in_doubt() -> None:
+    """Three are committed: two are sent, the last one waits for the window, and was not sent."""
+    wire = Wire(window=110)
+    first, second, third = transactions = [wire.begin() for _ in range(3)]
+    for transaction in transactions:
+        transaction.call(commands.mail_from(""))
+        transaction.call(commands.rcpt_to("a@x.example"))
+        last = commands.bdat(5, last=True)
+        transaction.commit([transaction.call(last)], last)
+    assert wire.in_doubt == ()
+    assert sum(line.line == b"BDAT 5 LAST" for line in wire.outgoing()) == 2
+    assert wire.in_doubt == (first, second)
+    wire.feed(b"250 ok\r\n" * 3)
+    assert wire.in_doubt == (second,)
+    third.cancel_queued()
+    wire.feed(b"250 ok\r\n250 ok\r\n554 no\r\n")
+    assert wire.in_doubt == ()
 
 
 def test_empty_lines_are_nothing_that_was_said() -> None:

@@ -94,12 +94,13 @@ def end_of(
     if error is not None:
         rejected = getattr(error, "rejected", None)
         told = (type(error), error.stage, error.reply, error.accepted, rejected, str(error))
+        assert error.outcome_unknown == bool(wire.in_doubt)
     is_usable = wire.is_quiet and is_all_said and not isinstance(error, ProtocolViolation)
-    return End(result, told, b"".join(written), wire.is_in_doubt, is_usable)
+    return End(result, told, b"".join(written), bool(wire.in_doubt), is_usable)
 
 
 class Dialogue:
-    """The other side of a flow. `wire`, `written` and `is_usable` tell of the run with whole replies."""
+    """The other side of a flow. `written`, `is_in_doubt` and `is_usable` tell of the run in whole replies."""
 
     def __init__(self, text: str, *, window: int = 0) -> None:
         self._text = text
@@ -112,7 +113,7 @@ class Dialogue:
         end, error = ends["whole"]
         for cut, (other, _) in ends.items():
             assert other == end, f"another end if the server's bytes come as: {cut}"
-        self.is_usable = end.is_usable
+        self.is_usable, self.is_in_doubt = end.is_usable, end.is_in_doubt
         if error is not None:
             raise error
         return end.result

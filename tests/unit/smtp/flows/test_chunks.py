@@ -115,7 +115,7 @@ def test_ends_after_the_last_chunk(
     with pytest.raises(MailbridgeError) as caught:
         dialogue.run(lambda wire: transact(wire, transaction()))
     assert (type(caught.value), caught.value.stage) == (kind, stage)
-    assert (dialogue.wire.is_in_doubt, dialogue.is_usable) == (in_doubt, is_quiet)
+    assert (dialogue.is_in_doubt, dialogue.is_usable) == (in_doubt, is_quiet)
 
 
 def test_an_empty_line_before_the_content_is_nothing() -> None:
@@ -137,7 +137,7 @@ def test_said_before_the_content(said: str, kind: type[MailbridgeError]) -> None
     dialogue = pipelined(ENVELOPE + "...\n" + said)
     with pytest.raises(kind):
         dialogue.run(lambda wire: transact(wire, transaction()))
-    assert (dialogue.wire.is_in_doubt, dialogue.is_usable) == (False, False)
+    assert (dialogue.is_in_doubt, dialogue.is_usable) == (False, False)
 
 
 # ---- several chunks
@@ -182,7 +182,7 @@ def test_a_refused_chunk_stops_the_rest(
     assert caught.value.reply is not None
     assert str(caught.value.reply) == answer
     assert not any(last for _, last in server.chunks)
-    assert not wire.is_in_doubt
+    assert not wire.in_doubt
     if kind is MessageRefused and not (eager and window):
         assert wire.is_quiet, "all that was announced is written and answered: the session lives on"
     if window == 0:
@@ -193,4 +193,4 @@ def test_silence_in_the_middle_is_no_commit() -> None:
     wire = pipelining()
     with pytest.raises(ConnectionLost):
         ChunkServer({3: ""}, eager=False).run(transact(wire, transaction(content=Parts(LARGE, 200_000))))
-    assert not wire.is_in_doubt
+    assert not wire.in_doubt

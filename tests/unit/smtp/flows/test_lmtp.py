@@ -63,7 +63,7 @@ def test_each_recipient_has_an_answer(start: object, chunking: bool) -> None:
 async def _quietly(wire: Wire, wanted: Transaction) -> Outcome:
     done = await transact(wire, wanted)
     assert wire.is_quiet
-    assert not wire.is_in_doubt
+    assert not wire.in_doubt
     return done
 
 
@@ -106,7 +106,7 @@ def test_refused_for_everybody_after_the_content(start: object, chunking: bool) 
         B: 550,
         C: 554,
     }
-    assert (dialogue.is_usable, dialogue.wire.is_in_doubt) == (True, False)
+    assert (dialogue.is_usable, dialogue.is_in_doubt) == (True, False)
 
 
 @WAYS
@@ -137,7 +137,7 @@ def test_the_session_ends_between_the_answers(
     dialogue = pipelined(start(*ALL) + end)  # type: ignore[operator]
     with pytest.raises(kind) as caught:
         dialogue.run(lambda wire: transact(wire, transaction(chunking=chunking)))
-    assert dialogue.wire.is_in_doubt
+    assert dialogue.is_in_doubt
     assert caught.value.stage == "final"
     assert caught.value.accepted == accepted
     assert all(address in str(caught.value) for address in accepted)
@@ -147,7 +147,7 @@ def test_an_answer_too_many_ends_the_session() -> None:
     text = with_data(*ALL) + "S: 250 a\nS: 250 b\nS: 250 c\nS: 250 d"
     dialogue = pipelined(text)
     assert dialogue.run(lambda wire: transact(wire, transaction())).accepted == (A, B, C)
-    assert (dialogue.is_usable, dialogue.wire.is_in_doubt) == (False, False)
+    assert (dialogue.is_usable, dialogue.is_in_doubt) == (False, False)
 
 
 def test_a_good_bye_is_the_last_recipients_answer() -> None:
@@ -156,7 +156,7 @@ def test_a_good_bye_is_the_last_recipients_answer() -> None:
     dialogue = pipelined(text)
     done = dialogue.run(lambda wire: transact(wire, transaction()))
     assert (done.accepted, list(done.rejected)) == ((A, B), [C])
-    assert (dialogue.is_usable, dialogue.wire.is_in_doubt) == (False, False)
+    assert (dialogue.is_usable, dialogue.is_in_doubt) == (False, False)
 
 
 def test_354_without_a_recipient_ends_the_session() -> None:
@@ -175,7 +175,7 @@ def test_refused_before_the_dot() -> None:
     with pytest.raises(MessageRefused) as caught:
         dialogue.run(lambda wire: transact(wire, transaction()))
     assert caught.value.stage == "content"
-    assert (dialogue.is_usable, dialogue.wire.is_in_doubt) == (False, False)
+    assert (dialogue.is_usable, dialogue.is_in_doubt) == (False, False)
 
 
 def test_all_or_none_holds_as_far_as_rcpt() -> None:

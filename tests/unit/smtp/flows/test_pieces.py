@@ -73,7 +73,7 @@ def test_content_that_is_not_as_announced_is_never_committed(
     server = ChunkServer(eager=False) if chunking else DataServer()
     with pytest.raises(InvalidMessage, match=problem):
         server.run(transact(wire, transaction(content, chunking=chunking)))
-    assert not wire.is_in_doubt
+    assert not wire.in_doubt
     assert not server.is_committed
     assert chunking or not wire.is_quiet, "content has begun: the session can't be used again"
 
@@ -103,7 +103,7 @@ def test_what_progress_raises_ends_the_message_before_its_commit(least: int, chu
     server = ChunkServer(eager=False) if chunking else DataServer()
     with pytest.raises(KeyError):
         server.run(transact(wire, transaction(CLEAN * 3, chunking=chunking, progress=refuse)))
-    assert not wire.is_in_doubt
+    assert not wire.in_doubt
     assert not server.is_committed
 
 

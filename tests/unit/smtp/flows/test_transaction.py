@@ -134,7 +134,7 @@ def test_a_refused_rset_is_no_place_to_go_on_from(case: str) -> None:
     with pytest.raises(ConnectionLost) as caught:
         dialogue.run(lambda wire: transact(wire, transaction(B, resets_first=True)))
     assert (caught.value.stage, len(dialogue.written)) == ("rset", 1)
-    assert (dialogue.wire.is_in_doubt, dialogue.is_usable) == (False, False)
+    assert (dialogue.is_in_doubt, dialogue.is_usable) == (False, False)
 
 
 def test_thousands_of_recipients_go_out_in_windows() -> None:
@@ -327,7 +327,7 @@ def _ends(text: str, kind: type[MailbridgeError], stage: str, in_doubt: bool) ->
     with pytest.raises(MailbridgeError) as caught:
         dialogue.run(lambda wire: transact(wire, transaction()))
     assert (type(caught.value), caught.value.stage) == (kind, stage)
-    assert dialogue.wire.is_in_doubt == in_doubt
+    assert dialogue.is_in_doubt == in_doubt
 
 
 def test_a_sent_message_stays_sent_whatever_follows() -> None:
