@@ -22,7 +22,7 @@ from email.mime.text import MIMEText
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import mailbridge.message.message
@@ -372,8 +372,16 @@ def test_text_that_looks_encoded_is_not_decoded_by_the_reader() -> None:
     assert str(make_header(decode_header(parse(content, policy.compat32)["Subject"]))) == literal
 
 
-@given(st.text('ab=?:;<>,"( \t', max_size=20), st.sampled_from([None, 0, 20, 78]))
-def test_short_fields_are_written_as_the_older_policy_writes_them(value: str, width: int | None) -> None:
+@given(
+    st.lists(st.text('a=?:;,<>"(é', max_size=9), min_size=1, max_size=6),
+    st.sampled_from([" ", "  ", "\t"]),
+    st.sampled_from([None, 0, 20, 40, 78]),
+)
+@example(["too", "long", "for", "twenty"], " ", 20)
+def test_short_fields_are_written_as_the_older_policy_writes_them(
+    words: list[str], blank: str, width: int | None
+) -> None:
+    value = blank.join(words)
     rules = policy.compat32.clone(linesep="\r\n", max_line_length=width)
     message = Message(policy=rules)
     message["Subject"] = value
