@@ -20,15 +20,16 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(READY)
 	$(RUN) testproject/demo.py
 
-# Tests wait more than they work, so four runs go side by side; three of them print when they have ended.
+# Tests wait more than they work, so five runs go side by side; four of them print when they have ended.
 # nox goes on after a failed session; the summary, which ends with the totals, has the last word either way.
 test: $(READY)
 	rm -rf .nox/reports && mkdir -p .nox/reports
 	@$(RUN) -m nox -t versions --report .nox/reports/versions.json >.nox/versions.log 2>&1 & \
-		$(RUN) -m nox -s acceptance tools --report .nox/reports/promises.json >.nox/promises.log 2>&1 & \
-		$(RUN) -m nox -s campaigns core --report .nox/reports/campaigns.json >.nox/campaigns.log 2>&1 & \
-		$(RUN) -m nox -s lint full --report .nox/reports/here.json; \
-		wait; cat .nox/campaigns.log .nox/promises.log .nox/versions.log
+		$(RUN) -m nox -s acceptance --report .nox/reports/acceptance.json >.nox/acceptance.log 2>&1 & \
+		$(RUN) -m nox -s campaigns --report .nox/reports/campaigns.json >.nox/campaigns.log 2>&1 & \
+		$(RUN) -m nox -s core tools --report .nox/reports/core.json >.nox/core.log 2>&1 & \
+		$(RUN) -m nox -s lint full --report .nox/reports/full.json; \
+		wait; cat .nox/campaigns.log .nox/acceptance.log .nox/core.log .nox/versions.log
 	@$(RUN) tests/summary.py .nox/reports
 
 # One process for each of two cores, and hypothesis briefly: what is wanted while one writes.

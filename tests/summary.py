@@ -22,8 +22,8 @@ def count_tests(report: Path) -> tuple[int, int, int]:
 
 
 def main(folder: Path) -> int:
-    # Four runs of nox, side by side, wrote one each; a missing one is a run that did not come to its end.
-    listings = [folder / f"{name}.json" for name in ("here", "campaigns", "promises", "versions")]
+    # Five runs of nox, side by side, wrote one each; a missing one is a run that did not come to its end.
+    listings = [folder / f"{name}.json" for name in ("full", "campaigns", "acceptance", "core", "versions")]
     sessions = [
         session for path in listings if path.exists() for session in json.loads(path.read_text())["sessions"]
     ]
@@ -32,7 +32,7 @@ def main(folder: Path) -> int:
     print("\nSummary")
     for session in sessions:
         name, result = session["signatures"][0], session["result"]
-        reports = [path for path in sorted(folder.glob("*.xml")) if path.stem in (name, f"{name}-acceptance")]
+        reports = [*folder.glob(f"{name}.xml"), *folder.glob(f"{name}-*.xml")]  # one for each run of pytest
         counts = [sum(column) for column in zip(*map(count_tests, reports), strict=True)] or [0, 0, 0]
         if result == "skipped":
             left_out.append(f"{name} ({session.get('reason') or 'no such Python here'})")

@@ -33,6 +33,7 @@ from tests.django.conftest import BACKEND, MODES, overridden
 
 MARK = "hunter" + "Zx81"  # in two halves: pages show source lines
 SHAPES = 200
+PAGES = 40  # a page takes long to make, and shows what `repr` of the settings shows
 
 pytestmark = pytest.mark.matrix
 
@@ -138,8 +139,8 @@ def options(rng: random.Random) -> dict[str, Any]:
     return rng.choice([lambda d: d, OrderedDict, lambda d: d, MappingProxyType])(found)  # type: ignore[no-any-return]
 
 
-def shapes(make: Callable[[random.Random], Any]) -> Iterator[Any]:
-    for number in range(SHAPES):
+def shapes(make: Callable[[random.Random], Any], count: int = SHAPES) -> Iterator[Any]:
+    for number in range(count):
         yield make(random.Random(number))
 
 
@@ -209,7 +210,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("environment")
 def test_django(mode: str, debug: bool) -> None:
     """The page of DEBUG, and the mail to administrators, as HTML and as text."""
-    for number, given in enumerate(shapes(options)):
+    for number, given in enumerate(shapes(options, PAGES)):
         with overridden(**configured(mode, given, number), DEBUG=debug):
             for page in pages_of(use_settings, debug=debug):
                 assert MARK not in page, (number, page[max(0, page.index(MARK) - 300) :][:400])
@@ -234,7 +235,7 @@ def flask_config(rng: random.Random) -> dict[str, Any]:
 
 def test_flask() -> None:
     """The page of the debugger, what its console shows of the configuration, and `repr`."""
-    for number, config in enumerate(shapes(flask_config)):
+    for number, config in enumerate(shapes(flask_config, PAGES)):
         app = Flask("testapp")
         app.config.from_mapping(config)
 
@@ -256,7 +257,7 @@ def test_flask() -> None:
 @pytest.mark.parametrize("debug", [True, False])
 def test_flask_with_settings_that_come_after_init_app(debug: bool) -> None:
     """They are masked at the latest when a request fails, before anybody looks at the page."""
-    for number, config in enumerate(shapes(flask_config)):
+    for number, config in enumerate(shapes(flask_config, PAGES)):
         app = Flask("testapp")
         app.debug = debug
         Mail(app)

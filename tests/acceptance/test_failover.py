@@ -141,7 +141,6 @@ def test_the_first_server_fails(
     check_first_server_fails(certificates, step, how, expected, pipelining)
 
 
-@pytest.mark.matrix
 @pytest.mark.parametrize("found", ending_in_time(cases()))
 def test_the_first_server_does_not_answer(
     certificates: Certificates, found: list[tuple[str, str, str]]
@@ -181,7 +180,6 @@ def check_first_server_fails(
 # ---- down, and up again
 
 
-@pytest.mark.matrix
 def test_down_and_up_again() -> None:
     with pair() as both:
         both.first.refuse()

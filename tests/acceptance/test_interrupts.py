@@ -83,9 +83,18 @@ def served(certificates: Certificates, **options: Any) -> Iterator[tuple[Scripte
         yield server, mailer
 
 
-@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GreenletKilled])
-@pytest.mark.parametrize("is_reused", [False, True], ids=["new", "reused"])
+@pytest.mark.parametrize(
+    ("interrupt", "is_reused", "is_after"),
+    [
+        *(
+            (KeyboardInterrupt, is_reused, is_after)
+            for is_reused in (False, True)
+            for is_after in (False, True)
+        ),
+        (SystemExit, False, True),
+        (GreenletKilled, True, False),
+    ],
+)
 def test_at_every_point_of_a_send(
     certificates: Certificates,
     monkeypatch: pytest.MonkeyPatch,

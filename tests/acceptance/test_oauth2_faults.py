@@ -23,7 +23,7 @@ from tests.acceptance.sending import MARGIN, USER, ShiftedClock, committed, conf
 from tests.servers.certificates import Certificates
 from tests.servers.token_server import TokenServer
 
-pytestmark = [pytest.mark.campaign, pytest.mark.matrix, pytest.mark.needs("oauthlib")]
+pytestmark = [pytest.mark.campaign, pytest.mark.needs("oauthlib")]
 
 # What the token server gives to its first and to its second request, though the first may not arrive.
 TOKENS = [f"access-token-{number}.of.the-token-server" for number in (1, 2)]

@@ -45,7 +45,7 @@ from tests.acceptance.oauth2_sentinels import (
 from tests.acceptance.sending import USER, committed, envelope, mailer_for, message
 from tests.servers.token_server import ANSWERS, JSON, Reply, TokenServer
 
-pytestmark = [pytest.mark.matrix, pytest.mark.needs("oauthlib")]
+pytestmark = pytest.mark.needs("oauthlib")
 
 
 def test_the_scanner_finds_what_it_looks_for() -> None:

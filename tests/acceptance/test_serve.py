@@ -17,7 +17,7 @@ import pytest
 
 from mailbridge import AuthenticationFailed, Mailer, Message, SendResult, SMTPConfig
 
-pytestmark = [pytest.mark.needs("aiosmtpd"), pytest.mark.needs("flask"), pytest.mark.matrix]
+pytestmark = [pytest.mark.needs("aiosmtpd"), pytest.mark.needs("flask")]
 
 SECONDS = 20
 MESSAGE = Message("Größe", "shop@example.com", ["maja@example.org"], text="Good day")
@@ -157,6 +157,7 @@ def test_a_proxy_header_is_believed_of_whom_was_named(serve: Serve) -> None:
     assert str(get(f"{served.page}api/messages/wait")["client"]).startswith("127.0.0.1:")
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_when_told(serve: Serve, number: int) -> None:
     served = serve("--http", "0", "--tls")
