@@ -481,8 +481,9 @@ def test_an_interrupted_login(
             with pytest.raises((interrupt, ConnectionLost)) as caught:
                 mailer.send(message(1), envelope=envelope())
         assert_hidden(views_of_error(caught.value), views_of_log(log), views_of_mailer(mailer))
-        mailer.send(message(2), envelope=envelope())
-        assert committed(server) == {2: 1}
+        if interrupt is not TimeoutError:  # a server that was silent is left alone for a while
+            mailer.send(message(2), envelope=envelope())
+            assert committed(server) == {2: 1}
 
 
 def test_locals_of_whoever_was_handling_an_error_before_are_left_alone() -> None:

@@ -136,7 +136,8 @@ def test_what_clears_locals_leaves_none_in_its_frames_and_none_of_its_callers_ar
     with pytest.raises(RuntimeError) as caught:
         calls("kept")
     variables = {
-        frame.f_code.co_name: frame.f_locals for frame, _ in traceback.walk_tb(caught.value.__traceback__)
+        frame.f_code.co_name: dict(frame.f_locals)
+        for frame, _ in traceback.walk_tb(caught.value.__traceback__)
     }
     assert variables["calls"]["kept"] == "kept"
     assert variables["reads"] == variables["deeper"] == {}

@@ -150,6 +150,7 @@ async def _unasked(wire: Wire, stage: str) -> ConnectionLost | ProtocolViolation
     segments. If the rest does not come within a moment, it is no reply.
     """
     wire.is_over = True
+    in_exchange = stage == "auth"  # it may quote a SASL response
     is_new = True
     try:
         while (reply := wire.parser.next_reply()) is None:
@@ -163,9 +164,9 @@ async def _unasked(wire: Wire, stage: str) -> ConnectionLost | ProtocolViolation
         return ProtocolViolation(message, stage=stage)
     except ProtocolViolation as error:
         error.stage = stage
-        error.reword(wire.redactor.masked(error.message))
+        error.reword(wire.redactor.masked(error.message, in_exchange=in_exchange))
         return error
-    reply = wire.redactor.masked_reply(reply)
+    reply = wire.redactor.masked_reply(reply, in_exchange=in_exchange)
     # A good-bye is a whole reply of class 4: "421 timeout", or SES's "451 4.4.2".
     if reply.is_transient:
         return ConnectionLost("The server closed the idle session", stage=stage, reply=reply)
