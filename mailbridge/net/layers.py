@@ -48,13 +48,8 @@ class Plain:
     unsent = False
 
     def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-
-    def read(self, limit: int) -> bytes:
-        return self._socket.recv(limit)
-
-    def write(self, data: memoryview) -> int:
-        return self._socket.send(data)
+        self.read = sock.recv
+        self.write = sock.send
 
     def flush(self) -> None:
         pass

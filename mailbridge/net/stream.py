@@ -99,7 +99,7 @@ class Stream:
             return self._take_ahead(limit)
         if deadline.is_over:
             raise TimeoutError(errno.ETIMEDOUT, "The time limit ran out")
-        return self._until(deadline, lambda: self._layer.read(limit), read=True)
+        return self._until(deadline, partial(self._layer.read, limit), read=True)
 
     def receive_now(self, limit: int = 65536) -> bytes | None:
         """What can be received without waiting: None if nothing, b"" at end-of-file or if broken.
@@ -198,9 +198,9 @@ class Stream:
         self, deadline: Deadline, action: Callable[[], T], *, read: bool = False, write: bool = False
     ) -> T:
         """`action`, again and again, with a wait whenever the socket isn't ready for it."""
+        self._check_open()
         while True:
             try:
-                self._check_open()
                 return action()
             except ssl.SSLWantReadError:
                 wanted = True, self._layer.unsent

@@ -9,11 +9,14 @@ import math
 import select
 import socket
 from collections.abc import Sequence
+from operator import methodcaller
 
 from mailbridge.deadline import Deadline
 
 # One wait in the kernel lasts at most this long; poll() takes milliseconds in a C int.
 LONGEST_WAIT_SECONDS = 3600.0
+
+_descriptor = methodcaller("fileno")
 
 
 def ready(
@@ -24,7 +27,7 @@ def ready(
     Waits up to `seconds` for the first of them (0: only looks; None: without limit) and may
     return none earlier than that. Raises OSError (EBADF) if one of them is closed.
     """
-    if any(sock.fileno() < 0 for sock in sockets):
+    if min(map(_descriptor, sockets), default=0) < 0:
         raise OSError(errno.EBADF, "The socket is closed")
     limit = LONGEST_WAIT_SECONDS if seconds is None else min(seconds, LONGEST_WAIT_SECONDS)
     if hasattr(select, "poll"):
@@ -41,7 +44,7 @@ def _poll(sockets: Sequence[socket.socket], read: bool, write: bool, limit: floa
     mask = (select.POLLIN if read else 0) | (select.POLLOUT if write else 0)
     for sock in sockets:
         poller.register(sock.fileno(), mask)
-    found = {descriptor for descriptor, _ in poller.poll(math.ceil(limit * 1000))}
+    found = dict(poller.poll(math.ceil(limit * 1000)))
     return [sock for sock in sockets if sock.fileno() in found]
 
 

@@ -17,6 +17,7 @@ from copy import copy
 from enum import StrEnum
 from itertools import count
 from math import inf
+from operator import attrgetter
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
@@ -60,6 +61,9 @@ class Ending(StrEnum):
 
 # What the other side may have ended, so that nobody knows whether it would let another one in.
 _LOST = frozenset({Ending.NOT_REUSABLE, Ending.UNUSABLE})
+
+
+_TURN = attrgetter("turn")
 
 
 class Claim(Generic[T]):
@@ -231,7 +235,7 @@ class Ledger(Generic[T]):
 
     def leftovers_of(self, claim: Claim[T]) -> list[Place[T]]:
         """What the claim holds beside its own place: things that it has to close."""
-        return [place for place in self.held_by(claim) if place is not claim.place]
+        return [place for place in self.places if place.holder is claim and place is not claim.place]
 
     def take_overdue(self, claim: Claim[T], now: float) -> None:
         """Leaves to `claim` the closing of all idle things that are too old or too long idle."""
@@ -325,7 +329,7 @@ class Ledger(Generic[T]):
 
     def _idle(self) -> list[Place[T]]:
         """The places with an idle thing, the coldest first."""
-        return sorted((p for p in self.places if p.holder is None), key=lambda p: p.turn)
+        return sorted([place for place in self.places if place.holder is None], key=_TURN)
 
 
 class Lender(Protocol[T]):
