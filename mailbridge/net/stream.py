@@ -198,7 +198,8 @@ class Stream:
         self, deadline: Deadline, action: Callable[[], T], *, read: bool = False, write: bool = False
     ) -> T:
         """`action`, again and again, with a wait whenever the socket isn't ready for it."""
-        self._check_open()
+        if not self.is_open:
+            raise _closed()
         while True:
             try:
                 return action()
@@ -207,10 +208,6 @@ class Stream:
             except (BlockingIOError, ssl.SSLWantWriteError):
                 wanted = read, write or self._layer.unsent
             wait.wait(self._socket, read=wanted[0], write=wanted[1], deadline=deadline)
-
-    def _check_open(self) -> None:
-        if not self.is_open:
-            raise OSError(errno.EBADF, "The stream is closed")
 
     def _push(self, data: memoryview, stop_when_readable: bool) -> int | None:
         """How many bytes of `data` the connection took now; None if the peer has something to say."""
@@ -230,7 +227,8 @@ class Stream:
         return True
 
     def _read_now(self, limit: int) -> bytes | None:
-        self._check_open()
+        if not self.is_open:
+            raise _closed()
         try:
             return self._layer.read(limit)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -239,6 +237,10 @@ class Stream:
     def _take_ahead(self, limit: int) -> bytes:
         data, self._ahead = self._ahead[:limit], self._ahead[limit:]
         return data
+
+
+def _closed() -> OSError:
+    return OSError(errno.EBADF, "The stream is closed")
 
 
 def _end(ask: Callable[[], Any]) -> Any:

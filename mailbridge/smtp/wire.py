@@ -197,6 +197,8 @@ class Wire:
 
     def has_unread(self) -> bool:
         """Whether the server said more than it was asked; empty lines are nothing."""
+        if self.parser.is_idle:
+            return False
         with suppress(ProtocolViolation):  # then there is something, which its reader will be told
             self.parser.skip_empty_lines()
         return not self.parser.is_idle

@@ -64,6 +64,7 @@ class ContentReader:
     def __init__(
         self, content: bytes | Pieces, progress: Progress | None, left: Callable[[], None] | None = None
     ) -> None:
+        self._is_in_memory = isinstance(content, bytes)
         self.size = len(content) if isinstance(content, bytes) else content.size
         self._pieces = _slices(content) if isinstance(content, bytes) else content.pieces()
         self._progress = progress
@@ -75,7 +76,10 @@ class ContentReader:
         """The next piece; None at the end. Raises InvalidMessage if there are more or fewer bytes."""
         parts: list[bytes] = []
         gathered = 0
-        while gathered < _LEAST_PIECE and (part := await ReadPiece(self._pieces)) is not None:
+        while gathered < _LEAST_PIECE:
+            part = next(self._pieces, None) if self._is_in_memory else await ReadPiece(self._pieces)
+            if part is None:
+                break
             parts.append(part)
             gathered += len(part)
         self._read += gathered
@@ -106,10 +110,9 @@ class ContentReader:
 
 def _slices(content: bytes) -> Iterator[bytes]:
     if len(content) <= _LARGEST_PIECE:
-        yield content  # the very object, for most messages
-        return
-    for start in range(0, len(content), _LARGEST_PIECE):
-        yield content[start : start + _LARGEST_PIECE]
+        return iter((content,))  # the very object, for most messages
+    starts = range(0, len(content), _LARGEST_PIECE)
+    return (content[start : start + _LARGEST_PIECE] for start in starts)
 
 
 async def after_354(transaction: OpenTransaction, source: ContentReader, answers: int) -> list[Call]:
