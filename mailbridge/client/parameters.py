@@ -4,7 +4,7 @@ Each function takes values that are checked already. Whether the server can do w
 they go out at all, is decided elsewhere.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from mailbridge.errors import InvalidMessage
@@ -15,7 +15,7 @@ from mailbridge.smtp.commands import LONGEST_LINE, Command
 
 # By how much each parameter lengthens the line that a server must take, its blank included. Where an RFC
 # gives no number (RFC 3461) it is the longest value that the RFC allows.
-_ALLOWANCES = {
+ALLOWANCES = {
     "SIZE": 26,  # RFC 1870 section 3
     "BODY": 17,  # RFC 6152 section 2; RFC 3030 section 3 says 16
     "SMTPUTF8": 10,  # RFC 6531 section 3.1
@@ -93,9 +93,14 @@ def priority(value: int) -> str:
     return f"MT-PRIORITY={value}"
 
 
-def require_length(command: Command, parameters: Iterable[str]) -> None:
-    """Raise InvalidMessage if `command` is longer than a server must take (RFC 5321 section 4.5.3.1.4)."""
-    allowed = LONGEST_LINE + sum(_ALLOWANCES[each.partition("=")[0]] for each in parameters)
+def require_length(
+    write: Callable[[str, Sequence[str]], Command], address: str, parameters: Sequence[str] = ()
+) -> None:
+    """Raise InvalidMessage if the command is longer than a server must take (RFC 5321 section 4.5.3.1.4)."""
+    if len("MAIL FROM:<>\r\n") + len(address.encode()) <= LONGEST_LINE:
+        return  # no parameter is longer than its allowance
+    command = write(address, parameters)
+    allowed = LONGEST_LINE + sum(ALLOWANCES[each.partition("=")[0]] for each in parameters)
     if len(bytes(command)) > allowed:
         raise InvalidMessage(
             f"The command {printable(command.shown, 80)} has {len(bytes(command))} bytes, and servers take"

@@ -56,7 +56,7 @@ def mail_parameters(
         _require_size(envelope, rendered.size, capabilities.size_limit)
         parameters.append(f"SIZE={rendered.size}")
     parameters += _wishes(envelope, rendered, capabilities, is_verified=is_verified)
-    require_length(commands.mail_from(envelope.sender, parameters), parameters)
+    require_length(commands.mail_from, envelope.sender, parameters)
     return rendered, parameters
 
 
@@ -65,11 +65,11 @@ def recipient_parameters(envelope: Envelope, capabilities: Capabilities) -> dict
 
     Raises `NotSupported` as `mail_parameters` does.
     """
-    longest = max(envelope.recipients, key=lambda address: len(address.encode()))
-    require_length(commands.rcpt_to(longest), ())
-    dsn = envelope.dsn or DSN()
-    if not (dsn or envelope.recipient_options) or not _asks_dsn(envelope, capabilities):
+    longest = max(map(str.encode, envelope.recipients), key=len).decode()
+    require_length(commands.rcpt_to, longest)
+    if not (envelope.dsn or envelope.recipient_options) or not _asks_dsn(envelope, capabilities):
         return {}
+    dsn = envelope.dsn or DSN()
     own = {each.address: each for each in envelope.recipient_options}
     found: dict[str, list[str]] = {}
     for address in envelope.recipients:

@@ -37,10 +37,16 @@ class Capabilities:
     """
 
     offers: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    #: What the server announces (RFC 9422): MAILMAX transactions of a session, RCPTMAX recipients of a
+    #: transaction, RCPTDOMAINMAX domains of these. What is malformed is left out.
+    limits: Mapping[str, int] = field(init=False, repr=False, compare=False)
     _parameters: dict[str, tuple[str, ...]] = field(init=False, repr=False, compare=False)  # by keyword
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_parameters", dict(self.offers))
+        parameters = dict(self.offers)
+        limits = map(_LIMIT.fullmatch, parameters.get("LIMITS", ()))
+        object.__setattr__(self, "_parameters", parameters)
+        object.__setattr__(self, "limits", {each[1].upper(): int(each[2]) for each in limits if each})
 
     @classmethod
     def parse(cls, reply: Reply) -> Self:
@@ -78,15 +84,6 @@ class Capabilities:
         if not parameters or not _SIZE.fullmatch(parameters[0]):
             return None
         return int(parameters[0]) or None  # RFC 1870 section 4: 0 says that there is no fixed limit
-
-    @property
-    def limits(self) -> Mapping[str, int]:
-        """What the server announces (RFC 9422): MAILMAX transactions of a session, RCPTMAX recipients of
-        a transaction, RCPTDOMAINMAX domains of these. What is malformed is left out."""
-        offered = self._parameters.get("LIMITS")
-        if not offered:
-            return {}
-        return {each[1].upper(): int(each[2]) for each in map(_LIMIT.fullmatch, offered) if each}
 
     @property
     def least_deliver_by(self) -> int | None:

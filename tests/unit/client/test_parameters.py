@@ -134,7 +134,7 @@ def test_priorities() -> None:
 def test_the_longest_line(said: list[str], allowed: int) -> None:
     line = "MAIL FROM:<>" + "".join(f" {each}" for each in said)
     address = "x" * (allowed - len(line) - 2)
-    parameters.require_length(commands.mail_from(address, said), said)
+    parameters.require_length(commands.mail_from, address, said)
     with pytest.raises(InvalidMessage, match=rf"{allowed + 1} bytes, and servers take {allowed}") as raised:
-        parameters.require_length(commands.mail_from(address + "x", said), said)
+        parameters.require_length(commands.mail_from, address + "x", said)
     assert raised.value.stage == "mail_from"

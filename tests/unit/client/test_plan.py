@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailbridge.client.parameters import ALLOWANCES
 from mailbridge.client.plan import is_one_too_many, mail_parameters, recipient_groups, recipient_parameters
 from mailbridge.errors import InvalidMessage, MessageTooLarge, NotSupported
 from mailbridge.message.delivery_options import DSN, DeliverBy, Recipient
@@ -286,6 +287,7 @@ def test_whatever_is_wished_it_is_printable_words(
         *("SIZE", "RET", "ENVID", "BY", "HOLDFOR", "MT-PRIORITY", "NOTIFY", "ORCPT")
     ]
     for word in words:
+        assert len(f" {word}") <= ALLOWANCES[word.partition("=")[0]]
         assert set(word) <= set(map(chr, range(33, 127)))
         assert word.count("=") == 1
 
