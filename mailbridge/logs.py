@@ -78,27 +78,28 @@ class Log:
     def sent(self, result: "SendResult", *, seconds: float) -> None:
         """A message was accepted, for some of its recipients at least."""
         accepted, reply = len(result.accepted), result.response
-        self.write(
-            "",
-            logging.INFO,
-            "message_sent",
-            "[%s] %s took %s, %d bytes for %d recipient(s), in %.3f s: %d%s",
-            *(result.connection_id, result.server, _named(result.message_id), result.message_size),
-            *(accepted, seconds, reply.code, f", queued as {result.queue_id}" if result.queue_id else ""),
-            server=result.server,
-            connection_id=result.connection_id,
-            message_id=result.message_id,
-            queue_id=result.queue_id,
-            size=result.message_size,
-            recipients=accepted,
-            rejected=len(result.rejected),
-            seconds=round(seconds, 6),
-            attempts=result.attempts,
-            reused=result.connection_reused,
-            round_trips=result.round_trips,
-            code=reply.code,
-            enhanced=_dotted(reply.enhanced),
-        )
+        if _logger(self._root, "").isEnabledFor(logging.INFO):
+            self.write(
+                "",
+                logging.INFO,
+                "message_sent",
+                "[%s] %s took %s, %d bytes for %d recipient(s), in %.3f s: %d%s",
+                *(result.connection_id, result.server, _named(result.message_id), result.message_size),
+                *(accepted, seconds, reply.code, f", queued as {result.queue_id}" if result.queue_id else ""),
+                server=result.server,
+                connection_id=result.connection_id,
+                message_id=result.message_id,
+                queue_id=result.queue_id,
+                size=result.message_size,
+                recipients=accepted,
+                rejected=len(result.rejected),
+                seconds=round(seconds, 6),
+                attempts=result.attempts,
+                reused=result.connection_reused,
+                round_trips=result.round_trips,
+                code=reply.code,
+                enhanced=_dotted(reply.enhanced),
+            )
         if result.rejected:
             refused = ", ".join(f"{address}: {reply}" for address, reply in result.rejected.items())
             self.write(

@@ -11,6 +11,7 @@ half done that the next `assign` would not finish.
 """
 
 import threading
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable
 from copy import copy
@@ -63,7 +64,7 @@ class Ending(StrEnum):
 _LOST = frozenset({Ending.NOT_REUSABLE, Ending.UNUSABLE})
 
 
-_TURN = attrgetter("turn")
+_LANE, _TURN = attrgetter("lane"), attrgetter("turn")
 
 
 class Claim(Generic[T]):
@@ -160,8 +161,7 @@ class Ledger(Generic[T]):
         claim.place = None
         if again and not claim.gate.locked():
             claim.gate.acquire()
-        place = sum(other.lane < claim.lane + (not again) for other in self.queue)
-        self.queue.insert(place, claim)
+        self.queue.insert((bisect_left if again else bisect_right)(self.queue, claim.lane, key=_LANE), claim)
 
     def assign(self) -> None:
         """Serves the queue in its order for as long as there are places. All changes end with it."""

@@ -16,6 +16,7 @@ import random as _random
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Generic, TypeVar
 
 from mailbridge.config.groups import PoolOptions
@@ -82,7 +83,7 @@ class Pool(Generic[T]):
         """
         ledger = self.here()
         claim: Claim[T] = Claim(fresh=fresh, lane=lane)
-        return self._wholly(ledger, claim, lambda: self._lend(ledger, claim, deadline))
+        return self._wholly(ledger, claim, partial(self._lend, ledger, claim, deadline))
 
     def is_wanted_before(self, lane: int) -> bool:
         """Whether somebody of an earlier lane waits: who has a thing between two uses may step back."""
@@ -102,7 +103,7 @@ class Pool(Generic[T]):
         if lease.ledger is not ledger:
             lease.place.abandon()  # lent before a fork: the session belongs to the parent
             return
-        self._wholly(ledger, lease.claim, lambda: self._take_back(ledger, lease, reusable, reason))
+        self._wholly(ledger, lease.claim, partial(self._take_back, ledger, lease, reusable, reason))
 
     def close(self, drain: float = 0.0) -> None:
         """Closes the pool: idle things at once, lent ones when they come back; may be called again.
@@ -112,13 +113,13 @@ class Pool(Generic[T]):
         """
         ledger = self.here()
         closer: Claim[T] = Claim()
-        self._wholly(ledger, closer, lambda: self._shut(ledger, closer, drain))
+        self._wholly(ledger, closer, partial(self._shut, ledger, closer, drain))
 
     def discard_idle(self) -> None:
         """Closes all idle things; those lent may still come back."""
         ledger = self.here()
         claim: Claim[T] = Claim()
-        self._wholly(ledger, claim, lambda: self._close_idle(ledger, claim, Ending.DISCARDED))
+        self._wholly(ledger, claim, partial(self._close_idle, ledger, claim, Ending.DISCARDED))
 
     def reduce(self, since: float) -> bool:
         """Has half as many things as are in use now, at least one, because the other side asked for less.
@@ -130,7 +131,7 @@ class Pool(Generic[T]):
         """
         ledger = self.here()
         claim: Claim[T] = Claim()
-        return self._wholly(ledger, claim, lambda: self._shrink(ledger, claim, since))
+        return self._wholly(ledger, claim, partial(self._shrink, ledger, claim, since))
 
     def forget(self) -> None:
         """For a child after fork: abandons all things, without a byte, and starts with empty books.

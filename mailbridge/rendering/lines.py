@@ -125,8 +125,8 @@ class Survey:
         if not piece:
             return
         self.size += len(piece)
-        self.is_eight_bit = self.is_eight_bit or is_eight_bit(piece)
-        self.has_nul = self.has_nul or has_nul(piece)
+        self.is_eight_bit = self.is_eight_bit or not piece.isascii()
+        self.has_nul = self.has_nul or b"\0" in piece
         for start in range(0, len(piece), _WINDOW):
             if self._head_is_over:
                 break

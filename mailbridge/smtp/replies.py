@@ -93,7 +93,10 @@ class ReplyParser:
             self._code = code
             self._size += end
             if is_last:
-                return self._finish()
+                reply = Reply(code, tuple(self._lines), _enhanced(code, self._lines[0]))
+                self._lines = []
+                self._size = self._empty = 0
+                return reply
         return None
 
     def _line_end(self) -> int | None:
@@ -113,13 +116,6 @@ class ReplyParser:
         raise _violation(
             f"The server sent a {what} of more than {most} bytes", bytes(self._buffer[:MAX_LINE])
         )
-
-    def _finish(self) -> Reply:
-        reply = Reply(self._code, tuple(self._lines), _enhanced(self._code, self._lines[0]))
-        self._lines = []
-        self._size = 0
-        self._empty = 0
-        return reply
 
 
 def _parse_line(line: bytes) -> tuple[int, bool, str]:
