@@ -387,6 +387,10 @@ class Lease(Generic[T]):
         self.place.uses = self.uses
         return True
 
+    def is_wanted_before(self, lane: int) -> bool:
+        """Whether a caller of an earlier lane waits: the holder may step back between two uses."""
+        return self.pool.is_wanted_before(lane)
+
     def __enter__(self) -> "Lease[T]":
         return self
 

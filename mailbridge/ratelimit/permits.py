@@ -72,42 +72,6 @@ class Permit(Protocol):
         """All of it is on its way; without this it counts as long as the turn lasts."""
 
 
-class Limiter(Protocol):
-    def permit(self, lane: int) -> Permit: ...
-
-
-class FreePermit:
-    """Where there is no rate."""
-
-    is_near = True
-    waited = 0.0
-
-    def __enter__(self) -> "FreePermit":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def wait(self, deadline: Deadline) -> None:
-        pass
-
-    def take(self, deadline: Deadline) -> bool:
-        return True
-
-    def begin(self, deadline: Deadline) -> None:
-        pass
-
-    def departed(self) -> None:
-        pass
-
-
-class FreeLimiter:
-    """No limit."""
-
-    def permit(self, lane: int) -> FreePermit:
-        return FreePermit()
-
-
 class QueueingLimiter:
     """The line before one limit, in each process. `server` is named in errors."""
 

@@ -13,7 +13,7 @@ from mailbridge.config.groups import RateOptions
 from mailbridge.config.smtp_config import SMTPConfig
 from mailbridge.deadline import Clock
 from mailbridge.process import PerProcess
-from mailbridge.ratelimit.permits import FreeLimiter, Limiter, QueueingLimiter
+from mailbridge.ratelimit.permits import QueueingLimiter
 
 # Each has some hundred bytes beside the times of its messages. Beyond that, what has no bearing on messages
 # to come is dropped.
@@ -46,11 +46,11 @@ class SharedLimiters:
 _shared = SharedLimiters()
 
 
-def limiter_for(config: SMTPConfig, clock: Clock) -> Limiter:
+def limiter_for(config: SMTPConfig, clock: Clock) -> QueueingLimiter | None:
     """The turns for messages to the server of `config`."""
     rate = config.rate
     if rate is None:
-        return FreeLimiter()
+        return None
     # A limiter of the user's own is one limit, whatever it is used for.
     server = config.server if isinstance(rate, RateOptions) else None
     account = (server, config.username) if server is not None else ()

@@ -15,7 +15,7 @@ from mailbridge.config.groups import RateOptions
 from mailbridge.deadline import NEVER, Deadline
 from mailbridge.errors import DeadlineExceeded, PoolClosed, RateUnavailable
 from mailbridge.message.priority import lane_of
-from mailbridge.ratelimit.permits import LEAST_WAIT, FreeLimiter, QueueingLimiter
+from mailbridge.ratelimit.permits import LEAST_WAIT, QueueingLimiter
 from mailbridge.ratelimit.window import Window
 from tests.rates import is_within
 from tests.unit.ratelimit.virtual_time import VirtualTime
@@ -378,16 +378,6 @@ class TestSharedLimiter:
 
         limiter = turns_of(time, limiter)
         assert sent(time, limiter, Mail()) == [(0, "")]
-
-
-def test_without_a_rate_nothing_waits() -> None:
-    with FreeLimiter().permit(LOW) as permit:
-        assert permit.is_near
-        permit.wait(NEVER)
-        assert permit.take(NEVER)
-        permit.begin(NEVER)
-        permit.departed()
-        assert permit.waited == 0
 
 
 def test_a_forked_child_begins_anew_even_if_a_thread_of_its_parent_had_the_lock(time: VirtualTime) -> None:
