@@ -109,13 +109,13 @@ class Mailer:
         deadline: float | None = None,
         priority: Priority | None = None,
     ) -> list[SendResult | MailbridgeError]:
-        """Send messages on one session; each has its own outcome, in order.
+        """Send messages one after the other; each has its own outcome, in order.
 
         A message that is refused or invalid does not stop the others. If no session can be had
         at all, the rest is not tried, and that error stands for each of them. With
         `on_error="stop"` the list ends with the first error. `deadline` and `priority` are those of each
-        message. The session is lent to others in between where there is a rate, or mail of a higher
-        priority waits.
+        message. While the next message is made, by the iterator or its rendering, the connection is free for
+        others; without a pool all messages go over one.
         """
         outcomes: list[SendResult | MailbridgeError] = []
         item: Any = None
@@ -135,6 +135,7 @@ class Mailer:
                         outcomes.append(error)
                         if on_error == "stop":
                             break
+                    session.rest()
         finally:
             del (
                 item,

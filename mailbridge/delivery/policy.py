@@ -61,7 +61,7 @@ class Policy:
         self._log = log
         self._clock = clock
         self._random = random
-        self._upstream: Upstream | None = None  # where the lease is from
+        self._upstream: Upstream | None = None  # the server of this message, or of the last one
         self._lane = NORMAL_LANE  # of this message
         self._used: Held | None = None  # by the last transaction
         self._failed_on: dict[MailbridgeError, str] = {}  # the ids of the connections that it failed on
@@ -115,8 +115,7 @@ class Policy:
         """
         failed: list[MailbridgeError] = []
         is_any_reached = False
-        preferred = self._upstream if self.lease is not None else None
-        for candidate in self._router.candidates(attempts, limit, preferred=preferred):
+        for candidate in self._router.candidates(attempts, limit, preferred=self._upstream):
             upstream = candidate.upstream
             if failed:
                 self._log.failed_over(failed[-1], upstream.name)

@@ -98,6 +98,11 @@ class Session:
         """Give the connection back to the pool."""
         self._give_back(is_reusable=self._is_open)
 
+    def rest(self) -> None:
+        """Keep no connection from others while the next message is made. (Without a pool it stays.)."""
+        if self._lease is not None and self._lease.pool.options.enabled:
+            self.release()
+
     def _limit(self, deadline: float | None) -> Deadline:
         return Deadline.after(deadline, self._clock).within(self._config.timeouts.total)
 

@@ -148,6 +148,9 @@ class _RecordingSession(Session):
     def release(self) -> None:
         pass
 
+    def rest(self) -> None:
+        pass
+
 
 def _whole(rendered: Rendered) -> bytes:
     content = rendered.content

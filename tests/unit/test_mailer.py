@@ -1,7 +1,9 @@
 """The front door: what a send tells, sessions, retries with a clock that is told the time."""
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from email.message import EmailMessage
 
 import pytest
@@ -142,6 +144,32 @@ def test_a_session_is_one_connection_and_given_back() -> None:
             assert mailer.stats().lent == 1
             session.send(email())
         assert (mailer.stats().lent, mailer.stats().idle) == (0, 1)
+        assert len(server.connections) == 1
+
+
+def test_while_a_batch_has_its_next_message_made_others_send() -> None:
+    """With one connection: it waits for nobody's iterator."""
+    with ScriptedServer() as server, mailer_to(server, pool={"max_size": 1}) as mailer:
+        asked, made = threading.Event(), threading.Event()
+
+        def messages() -> Iterator[EmailMessage]:
+            yield email()
+            asked.set()
+            assert made.wait(10)
+            yield email()
+
+        with ThreadPoolExecutor() as threads:
+            batch = threads.submit(mailer.send_many, messages())
+            assert asked.wait(10)
+            assert mailer.send(email(), deadline=10).connection_reused
+            made.set()
+            assert [type(each) for each in batch.result(10)] == [SendResult, SendResult]
+        assert len(server.connections) == 1
+
+
+def test_without_a_pool_a_batch_keeps_its_connection() -> None:
+    with ScriptedServer() as server, mailer_to(server, pool=False) as mailer:
+        mailer.send_many(iter([email(), email()]))
         assert len(server.connections) == 1
 
 

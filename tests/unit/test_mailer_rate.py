@@ -343,7 +343,7 @@ class TestPriority:
         assert len(server.messages) == 22
 
     @pytest.mark.parametrize(("priority", "place"), [("high", 1), ("normal", 3), ("low", 3)])
-    def test_a_batch_hands_its_connection_to_what_is_more_urgent(self, priority: Any, place: int) -> None:
+    def test_a_session_hands_its_connection_to_what_is_more_urgent(self, priority: Any, place: int) -> None:
         release = threading.Event()
 
         def held(message: ReceivedMessage) -> None:
@@ -353,7 +353,13 @@ class TestPriority:
             ScriptedServer(final_replies=held) as server,
             mailer_to(server, pool={"max_size": 1}, timeout=60) as mailer,
         ):
-            batch = threading.Thread(target=mailer.send_many, args=([mail(f"bulk{n}") for n in range(3)],))
+
+            def send_three() -> None:
+                with mailer.session() as session:
+                    for number in range(3):
+                        session.send(mail(f"bulk{number}"))
+
+            batch = threading.Thread(target=send_three)
             other = threading.Thread(target=mailer.send, args=(mail("other", priority=priority),))
             batch.start()
             until(lambda: mailer.stats().lent == 1)
