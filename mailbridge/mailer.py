@@ -90,16 +90,14 @@ class Mailer:
         Raises a `MailbridgeError`: with `outcome_unknown` false the server does not have the
         message; with it true nobody can tell, and nothing is ever sent again by itself.
         """
-        results: list[SendResult | MailbridgeError] = []
+        session = self._new_session()
         try:
-            with _doubt_if_lost(results), self.session() as session:
-                result = session.send(
-                    message, envelope=envelope, deadline=deadline, priority=priority, progress=progress
-                )
-                results.append(result)
-            return result
+            return session.send(
+                message, envelope=envelope, deadline=deadline, priority=priority, progress=progress
+            )
         finally:
             del message  # an error's frames outlive it, and reporters show what they hold
+            self._end(session)
 
     def send_many(
         self,
@@ -147,15 +145,26 @@ class Mailer:
     @contextmanager
     def session(self) -> "Iterator[Session]":
         """One leased session for several messages; taken at the first send, given back at the end."""
-        session = Session(
-            self.config, self._router, self._log, clock=self._clock, sleep=self._sleep, random=self._random
-        )
+        session = self._new_session()
         try:
             yield session
         finally:
+            self._end(session)
+
+    def _new_session(self) -> Session:
+        return Session(
+            self.config, self._router, self._log, clock=self._clock, sleep=self._sleep, random=self._random
+        )
+
+    def _end(self, session: Session) -> None:
+        try:
             session.release()
             if self._is_retired:
                 self._discard_idle()
+        except BaseException as interrupt:
+            if session.is_sent:  # its result is lost on the way, the message is not
+                interrupt.outcome_unknown = True  # type: ignore[attr-defined]  # also on KeyboardInterrupt
+            raise
 
     def connect(self, *, deadline: float | None = None) -> bool:
         """Make sure that a live session waits in the pool; true if it had to be opened.

@@ -6,7 +6,6 @@ sleeps, or knows a socket: `delivery.steps` says what is awaited, and a driver p
 """
 
 from collections.abc import Callable, Coroutine
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -62,52 +61,51 @@ class Policy:
         self._clock = clock
         self._random = random
         self._upstream: Upstream | None = None  # the server of this message, or of the last one
-        self._lane = NORMAL_LANE  # of this message
+        self._message: Outgoing  # the one under way, …
+        self._lane = NORMAL_LANE  # … its lane, …
+        self._attempts = AttemptLog()  # … what failed so far, …
+        self._attempt = 1  # … and how often it was offered to all
         self._used: Held | None = None  # by the last transaction
         self._failed_on: dict[MailbridgeError, str] = {}  # the ids of the connections that it failed on
 
     async def deliver(self, message: Outgoing, lane: int, limit: Deadline) -> SendResult:
         """Send one message to the first server that takes it, in as many attempts as `retry` allows."""
-        self._lane = lane
+        self._lane, self._message = lane, message
         self._failed_on.clear()
-        began, attempts, attempt = self._clock(), AttemptLog(), 1
+        self._attempts, self._attempt, began = AttemptLog(), 1, self._clock()
         while True:
             try:
-                await self._until_a_server_may_be_asked(limit)
-                result = await self._at_first(
-                    lambda candidate: self._at_one(message, limit, candidate), limit, attempts
-                )
+                if self._config.retry.attempts > 1:
+                    await self._until_a_server_may_be_asked(limit)
+                result = await self._at_first(self._at_one, limit)
             except MailbridgeError as error:
-                error.attempts = attempts.others_than(error)
-                pause = self._pause_before_next(error, attempt, limit)
+                error.attempts = self._attempts.others_than(error)
+                pause = self._pause_before_next(error, limit)
                 if pause is None:
-                    self._log_failure(message, error, began)
+                    self._log_failure(error, began)
                     raise
                 await Release()
                 self.failure = None
-                self._log.attempt_failed(error, attempt, pause)
+                self._log.attempt_failed(error, self._attempt, pause)
                 await Pause(pause)
-                attempt += 1
+                self._attempt += 1
             else:
-                result = replace(result, attempts=attempt, failed_servers=attempts.of_others(self._upstream))
                 self._log.sent(result, seconds=self._clock() - began)
                 return result
 
     async def connect(self, limit: Deadline) -> bool:
         """See that a connection is held; whether it had to be opened."""
-        attempts = AttemptLog()
+        self._attempts = AttemptLog()
         try:
-            held = await self._at_first(lambda candidate: self._borrow(limit, candidate), limit, attempts)
+            held = await self._at_first(self._borrow, limit)
         except MailbridgeError as error:
-            error.attempts = attempts.others_than(error)
+            error.attempts = self._attempts.others_than(error)
             raise
         return not held.reused
 
     # ---- which server
 
-    async def _at_first(
-        self, act: Callable[[Candidate], Flow[R]], limit: Deadline, attempts: AttemptLog
-    ) -> R:
+    async def _at_first(self, act: Callable[[Deadline, Candidate], Flow[R]], limit: Deadline) -> R:
         """What `act` gives at the first server where it works.
 
         Raises the error that ended it. If every server failed, that is the last error that may not come
@@ -115,20 +113,21 @@ class Policy:
         """
         failed: list[MailbridgeError] = []
         is_any_reached = False
-        for candidate in self._router.candidates(attempts, limit, preferred=self._upstream):
+        for candidate in self._router.candidates(self._attempts, limit, preferred=self._upstream):
             upstream = candidate.upstream
             if failed:
                 self._log.failed_over(failed[-1], upstream.name)
             if self._upstream is not upstream:
-                await Release()
+                if self.lease is not None:
+                    await Release()
                 self._upstream = upstream
             try:
-                result = await act(candidate)
+                result = await act(limit, candidate)
             except MailbridgeError as error:
                 if self.failure is not error:  # failures to open have been noted
                     upstream.note(error)
                     is_any_reached = True
-                attempts.note(upstream, error)
+                self._attempts.note(upstream, error)
                 failed.append(error)
                 if limit.is_over or not judge(error).may_go_elsewhere:
                     final = error
@@ -144,52 +143,51 @@ class Policy:
 
     async def _until_a_server_may_be_asked(self, limit: Deadline) -> None:
         """With `retry`, each attempt waits for the time at which one of the servers may be tried again."""
-        if self._config.retry.attempts == 1:
-            return
         seconds, left = self._router.seconds_held, limit.remaining
         if seconds and (left is None or seconds < left):
             await Pause(seconds)
 
-    def _pause_before_next(self, error: MailbridgeError, attempt: int, limit: Deadline) -> float | None:
+    def _pause_before_next(self, error: MailbridgeError, limit: Deadline) -> float | None:
         """Seconds before the next attempt; None if there is none."""
-        pause = pause_before_next(error, attempt, self._config.retry, self._random)
+        pause = pause_before_next(error, self._attempt, self._config.retry, self._random)
         left = limit.remaining
         return None if pause is None or (left is not None and pause >= left) else pause
 
     # ---- at one server
 
-    async def _at_one(self, message: Outgoing, limit: Deadline, candidate: Candidate) -> SendResult:
+    async def _at_one(self, limit: Deadline, candidate: Candidate) -> SendResult:
         """Once, and once more on a fresh connection if a used one turns out to be dead."""
         limit = limit.within(candidate.upstream.config.timeouts.total)
         try:
-            return await self._once(message, limit, candidate, fresh=False)
+            return await self._once(limit, candidate, fresh=False)
         except MailbridgeError as error:
             used = self._used
             if used is None or not (used.reused or used.uses > 1) or not is_stale(error):
                 raise
             self._log.session_replaced(error, used.connection.id)
         await Release("stale")
-        return await self._once(message, limit, candidate, fresh=True)
+        return await self._once(limit, candidate, fresh=True)
 
-    async def _once(
-        self, message: Outgoing, limit: Deadline, candidate: Candidate, *, fresh: bool
-    ) -> SendResult:
+    async def _once(self, limit: Deadline, candidate: Candidate, *, fresh: bool) -> SendResult:
         self._used = None
         limiter = candidate.upstream.limiter
-        with nullcontext() if limiter is None else limiter.permit(self._lane) as permit:
+        if limiter is None:
+            held = await self._borrow(limit, candidate, fresh=fresh)
+            return await self._transact(held, None, candidate.sending_limit(limit))
+        with limiter.permit(self._lane) as permit:
             held = await self._borrow_in_turn(permit, limit, candidate, fresh=fresh)
-            return await self._transact(held, message, permit, candidate.sending_limit(limit))
+            return await self._transact(held, permit, candidate.sending_limit(limit))
 
     async def _borrow_in_turn(
-        self, permit: Permit | None, limit: Deadline, candidate: Candidate, *, fresh: bool
+        self, permit: Permit, limit: Deadline, candidate: Candidate, *, fresh: bool
     ) -> Held:
         """A connection, and permission to send on it now. None is held while waiting for permission."""
         while True:
-            if permit is not None and not permit.is_near:
+            if not permit.is_near:
                 await Release()
                 await WaitForPermit(permit, limit)
             held = await self._borrow(limit, candidate, fresh=fresh)
-            if permit is None or await TakePermit(permit, limit):
+            if await TakePermit(permit, limit):
                 return held
             await Release()
 
@@ -210,12 +208,10 @@ class Policy:
             candidate.upstream.note(failure)
             raise failure from None
 
-    async def _transact(
-        self, held: Held, message: Outgoing, permit: Permit | None, limit: Deadline
-    ) -> SendResult:
+    async def _transact(self, held: Held, permit: Permit | None, limit: Deadline) -> SendResult:
         self._used, began, is_first = held, self._clock(), held.uses == 1
         try:
-            result = await Transact(message, permit, limit)
+            result = await Transact(self._message, permit, limit)
         except MailbridgeError as error:
             self._failed_on[error] = held.connection.id
             if self._upstream is not None:
@@ -228,9 +224,17 @@ class Policy:
             **result.timings,
         }
         trips = held.connection.round_trips if is_first else result.round_trips
-        return replace(result, connection_reused=not is_first, timings=timings, round_trips=trips)
+        return replace(
+            result,
+            connection_reused=not is_first,
+            timings=timings,
+            round_trips=trips,
+            attempts=self._attempt,
+            failed_servers=self._attempts.of_others(self._upstream),
+        )
 
-    def _log_failure(self, message: Outgoing, error: MailbridgeError, began: float) -> None:
+    def _log_failure(self, error: MailbridgeError, began: float) -> None:
+        message = self._message
         self._log.not_sent(
             error,
             connection_id=self._failed_on.get(error),

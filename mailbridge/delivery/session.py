@@ -54,7 +54,8 @@ class Session:
         self._clock = clock
         self._sleep = sleep
         self._lease: Lease[SMTPConnection] | None = None
-        self._is_sent = False  # this message, so that an interrupt on the way back leaves doubt
+        #: Whether the last message was accepted, so that an interrupt on the way back leaves doubt.
+        self.is_sent = False
 
     @property
     def failure(self) -> MailbridgeError | None:
@@ -78,11 +79,11 @@ class Session:
             is_mine = rendered is not message
         finally:
             del message  # the frames of an error outlive it, and reporters show what they hold
-        outer, self._is_sent = sys.exception(), False
+        outer, self.is_sent = sys.exception(), False
         try:
             return self._run(self._policy.deliver(Outgoing(outgoing, rendered, progress), lane, limit))
         except BaseException as error:
-            if self._is_sent:  # the result is lost, the message is not
+            if self.is_sent:  # the result is lost, the message is not
                 error.outcome_unknown = True  # type: ignore[attr-defined]  # also on KeyboardInterrupt
             clear_locals(error, outer=outer)  # some hold what the message says
             raise
@@ -152,7 +153,7 @@ class Session:
             result = connection.send(
                 message.envelope, message.rendered, step.limit, progress=message.progress, pace=step.permit
             )
-            self._is_sent = True
+            self.is_sent = True
             return result
         finally:
             if not connection.is_open:

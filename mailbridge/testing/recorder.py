@@ -72,9 +72,8 @@ class RecordingMailer(Mailer, Expectations):
         """Forget messages and failures."""
         self._notes.clear()
 
-    @contextmanager
-    def session(self) -> Iterator[Session]:
-        yield _RecordingSession(self.config, self._notes)
+    def _new_session(self) -> Session:
+        return _RecordingSession(self.config, self._notes)
 
     def verify(self, **_: object) -> VerifyReport:
         """An empty report: there is nothing to try."""
@@ -108,6 +107,7 @@ class _RecordingSession(Session):
     def __init__(self, config: SMTPConfig, notes: Notes) -> None:
         self._config = config
         self._notes = notes
+        self.is_sent = False
 
     @property
     def failure(self) -> None:
