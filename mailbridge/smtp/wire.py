@@ -37,7 +37,7 @@ class Call:
     def is_decided(self) -> bool:
         """Answered by a clear yes or no, which a good-bye (221) is not."""
         reply = self.reply
-        return reply is not None and reply.code != 221 and (reply.is_positive or reply.code >= 400)
+        return reply is not None and reply.code != 221 and reply.code // 100 in (2, 4, 5)
 
 
 @dataclass(slots=True, eq=False)
@@ -155,14 +155,15 @@ class Wire:
         behind_a_group = self._unanswered[-1].command.ends_group
         return not behind_a_group and self._unanswered_bytes + len(command.line) + 2 <= self.window
 
-    def feed(self, data: bytes) -> None:
-        """Take in what the server sent; each whole reply answers the oldest unanswered call.
+    def feed(self, data: bytes) -> bool:
+        """Take in what the server sent; each whole reply answers the oldest unanswered call. Whether one did.
 
         What is left over stays unread, and `is_quiet` is false. Bytes that are no reply end it:
         `violation` is then the error for the call that they should have answered. Those before it
         have their replies, whether or not they came in the same segment.
         """
         self.parser.feed(data)
+        is_answer = False
         while self._unanswered:
             call = self._unanswered[0]
             try:
@@ -173,14 +174,16 @@ class Wire:
                     error.reword("The server's answer to AUTH is no SMTP reply, and may quote the secret")
                 error.reword(self.redactor.masked(error.message))
                 self.violation = error
-                return
+                break
             if reply is None:
-                return
+                break
+            is_answer = True
             del self._unanswered[0]
             self._unanswered_bytes -= call.weight
             self.last_reply = self.redactor.masked_reply(reply, in_exchange=call.command.secret)
             # A challenge has to be taken by the letter; it goes to the mechanism and nowhere else.
             call.reply = reply if reply.code == 334 else self.last_reply
+        return is_answer
 
     def is_answered(self, call: Call) -> bool:
         """Whether waiting for the answer to `call` takes no time: it has one, or never will."""

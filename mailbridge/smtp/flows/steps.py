@@ -119,7 +119,7 @@ async def any_answer(wire: Wire, call: Call, *, limit: Limit, is_new: bool = Tru
 
 
 def _write_and_read(commands: tuple[Command, ...], call: Call, limit: Limit, is_new: bool) -> Transfer:
-    shown = tuple(command.shown for command in commands)
+    shown = tuple([command.shown for command in commands])
     spent = call.transaction.spent if call.transaction is not None else None
     data = b"".join(map(bytes, commands))
     return Transfer(data, shown, call.command.stage, limit, is_new or bool(commands), spent)
@@ -178,9 +178,7 @@ def take_in(wire: Wire, data: bytes, stage: str) -> bool:
     if not data:
         wire.is_over = True
         raise ConnectionLost("The server closed the connection without an answer", stage=stage)
-    before = wire.unanswered_count
-    wire.feed(data)
-    return wire.unanswered_count < before
+    return wire.feed(data)
 
 
 async def single(wire: Wire, command: Command) -> Reply:

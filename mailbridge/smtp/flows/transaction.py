@@ -99,7 +99,8 @@ async def _message(
     opened: OpenTransaction, transaction: Transaction, rcpts: Mapping[str, Call], data: Call | None
 ) -> Outcome:
     """The content, and what the server makes of it."""
-    accepted, rejected = tuple(a for a, call in rcpts.items() if _ok(call)), _rejected(rcpts)
+    rejected = _rejected(rcpts)
+    accepted = tuple([address for address in rcpts if address not in rejected])
     source = ContentReader(transaction.content, transaction.progress, transaction.departed)
     answers = len(accepted) if transaction.lmtp else 1
     wire = opened.wire
@@ -118,7 +119,7 @@ def _ok(call: Call) -> bool:
 
 
 def _rejected(rcpts: Mapping[str, Call]) -> dict[str, Reply]:
-    return {address: call.reply for address, call in rcpts.items() if call.reply and not _ok(call)}
+    return {a: call.reply for a, call in rcpts.items() if call.reply and not call.reply.is_positive}
 
 
 async def _reset(wire: Wire, reset: Call) -> None:
