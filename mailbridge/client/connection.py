@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
-from mailbridge.client.driver import Conversation, complete
-from mailbridge.client.login import Login, require_safe_channel, with_login
-from mailbridge.client.opening import Connecting
+from mailbridge.client.driver import Driver
+from mailbridge.client.hints import complete
+from mailbridge.client.login import log_in, with_login
+from mailbridge.client.opening import Way, dial, open_connection, require_usable
 from mailbridge.client.plan import sending_seconds
-from mailbridge.client.sender import Pace, Sending
+from mailbridge.client.sender import Pace, Sender
 from mailbridge.config.oauth2 import OAuth2Options
 from mailbridge.config.smtp_config import SMTPConfig
 from mailbridge.deadline import Clock, Deadline
@@ -31,9 +32,11 @@ from mailbridge.results import SendResult
 from mailbridge.secret import Secret, clear_locals
 from mailbridge.smtp import commands
 from mailbridge.smtp.capabilities import Capabilities
+from mailbridge.smtp.flows.connection import ConnectionState
 from mailbridge.smtp.flows.content import Progress
 from mailbridge.smtp.flows.steps import single
 from mailbridge.smtp.replies import queue_id
+from mailbridge.smtp.wire import Spent
 
 #: A time limit: seconds from now, None for none. (A pool gives a point in time.)
 Seconds = float | Deadline | None
@@ -64,12 +67,14 @@ class SMTPConnection:
         self.config = config
         self.id = secrets.token_hex(4)
         self._log = log or Log.of(config)
-        self._opening = Connecting(
-            config, self._log, sock=sock, secured=secured, connection_id=self.id, clock=clock
-        )
-        self._login: Login | None = None
         self._clock = clock
-        self._sending: Sending | None = None
+        if sock is not None:
+            require_usable(config, sock, secured=secured)
+        self._given = (sock, secured)
+        self._state = ConnectionState()
+        self._way: Way | None = None
+        self._driver: Driver | None = None
+        self._sender: Sender | None = None
 
     def __enter__(self) -> Self:
         if not self.is_open:
@@ -92,43 +97,39 @@ class SMTPConnection:
     @property
     def capabilities(self) -> Capabilities:
         """What the server offers; nothing before `connect`."""
-        return self._opening.capabilities
+        return self._state.capabilities
 
     @property
     def greeting(self) -> Reply | None:
-        return self._opening.greeting
+        return self._state.greeting
 
     @property
     def reached(self) -> Reached | None:
         """How the server was reached; None for a given socket, and before that is known."""
-        return self._opening.reached
-
-    @property
-    def _conversation(self) -> Conversation | None:
-        return self._opening.conversation
+        return self._way.reached if self._way is not None else None
 
     @property
     def is_open(self) -> bool:
-        return self._conversation is not None and self._conversation.is_open
+        return self._driver is not None and self._driver.is_open
 
     @property
     def secure(self) -> bool:
         """Whether the bytes are encrypted."""
-        return self._conversation is not None and self._conversation.stream.secure
+        return self._driver is not None and self._driver.stream.secure
 
     @property
     def tls(self) -> TLSFacts | None:
-        return self._conversation.stream.tls if self._conversation is not None else None
+        return self._driver.stream.tls if self._driver is not None else None
 
     @property
     def mechanism(self) -> str | None:
         """The SASL mechanism that was accepted."""
-        return self._login.mechanism if self._login is not None else None
+        return self._state.mechanism
 
     @property
     def token_facts(self) -> str:
         """Where the access token came from, and how long it is good; never the token."""
-        return self._login.token_facts if self._login is not None else ""
+        return self._state.token_facts
 
     @property
     def authenticated(self) -> bool:
@@ -143,17 +144,19 @@ class SMTPConnection:
     @property
     def last_reply(self) -> Reply | None:
         """What the server said last, to whichever command."""
-        return self._conversation.wire.last_reply if self._conversation is not None else None
+        return self._driver.wire.last_reply if self._driver is not None else None
 
     @property
     def seconds(self) -> Mapping[str, float]:
         """Time spent so far, by stage."""
-        return self._opening.seconds
+        reached, driver = self.reached, self._driver
+        spent = reached.seconds if reached is not None else {}
+        return spent | driver.seconds if driver is not None else spent
 
     @property
     def round_trips(self) -> int:
         """Waits for the server so far, connecting and TLS included."""
-        return self._conversation.driver.round_trips if self._conversation is not None else 0
+        return self._driver.round_trips if self._driver is not None else 0
 
     # ---- opening
 
@@ -163,17 +166,32 @@ class SMTPConnection:
         Raises `ConnectFailed` and its kinds, `ConnectionLost`, `ReplyTimeout`,
         `ProtocolViolation`, `NotSupported` (STARTTLS is required and not offered).
         """
-        if self._opening.conversation is not None:
+        if self._driver is not None:
             raise ConfigurationError("A session is connected once", hint="Make another SMTPConnection.")
         began = self._clock()
         try:
-            self._opening.perform(self._limit(deadline))
+            driver = self._opened_driver(self._limit(deadline))
         except BaseException as error:
             self._fail(error, began)
             raise
-        address = self._conversation.stream.peername if self._conversation is not None else ""
-        version = self.tls.version if self.tls is not None else None
-        self._log.opened(self.id, address=address, tls=version, seconds=self._clock() - began)
+        stream, seconds = driver.stream, self._clock() - began
+        version = stream.tls.version if stream.tls is not None else None
+        self._log.opened(self.id, address=stream.peername, tls=version, seconds=seconds)
+
+    def _opened_driver(self, limit: Deadline) -> Driver:
+        config, (sock, secured) = self.config, self._given
+        dialing = limit.within(config.timeouts.connect)
+        self._way = dial(config, sock, secured=secured, deadline=dialing)
+        self._driver = driver = Driver(
+            self._way.stream,
+            config,
+            self._log,
+            connection_id=self.id,
+            dialing=dialing,
+            clock=self._clock,
+        )
+        open_connection(driver, self._state, config, dialing=dialing, deadline=limit)
+        return driver
 
     def login(
         self,
@@ -203,20 +221,15 @@ class SMTPConnection:
                 config = with_login(config, username=username, password=password, auth=auth, oauth2=oauth2)
             if not config.has_credentials or self.authenticated:
                 return
-            self._log_in(config, self._limit(deadline))
+            is_loopback = self._way is not None and self._way.is_loopback
+            driver = self._opened()
+            log_in(driver, self._state, config, self._limit(deadline), is_loopback=is_loopback)
         except BaseException as error:
             self._fail(error, began)
             del username, password, oauth2
             clear_locals(error, outer=outer)
             raise
         self._log.logged_in(self.id, mechanism=self.mechanism or "", seconds=self._clock() - began)
-
-    def _log_in(self, config: SMTPConfig, limit: Deadline) -> None:
-        talk = self._opened()
-        require_safe_channel(is_safe=self.secure or self._opening.is_loopback or config.allow_insecure_auth)
-        talk.config = config
-        self._login = Login(talk, config, self.capabilities)
-        self._login.perform(limit)
 
     # ---- sending
 
@@ -266,11 +279,11 @@ class SMTPConnection:
         progress: Progress | None,
         pace: Pace | None,
     ) -> SendResult:
-        sending = self._transactions()
+        sender, spent = self._sender_of_open(), Spent()
         began = self._clock()
         outer = sys.exception()
         try:
-            outcome, rendered = sending.send(envelope, rendered, limit, progress=progress, pace=pace)
+            outcome, rendered = sender.send(envelope, rendered, limit, spent, progress=progress, pace=pace)
         except MailbridgeError as error:
             clear_locals(error, outer=outer)  # some hold the recipients
             raise
@@ -284,15 +297,15 @@ class SMTPConnection:
             message_id=rendered.message_id,
             connection_id=self.id,
             server=self.config.server,
-            timings=sending_seconds(sending.spent.seconds) | {"total": self._clock() - began},
-            round_trips=sending.spent.round_trips,
+            timings=sending_seconds(spent.seconds) | {"total": self._clock() - began},
+            round_trips=spent.round_trips,
         )
 
-    def _transactions(self) -> Sending:
-        talk = self._opened()
-        if self._sending is None:
-            self._sending = Sending(talk, self.config, self._log, self.capabilities)
-        return self._sending
+    def _sender_of_open(self) -> Sender:
+        driver = self._opened()
+        if self._sender is None:
+            self._sender = Sender(driver, self._state, self.config, self._log)
+        return self._sender
 
     # ---- small commands, closing
 
@@ -300,7 +313,7 @@ class SMTPConnection:
         """Ask MAIL and RCPT and take it back with RSET: what would be accepted. Sends no mail."""
         deadline = self._limit(deadline)
         replies: dict[str, Reply] = {}
-        self._transactions().needs_reset = True
+        self._state.needs_reset = True
         envelope = Envelope(mail_from, rcpt_to or (mail_from,))
         replies["mail_from"] = self._single(commands.mail_from(envelope.sender), deadline)
         if replies["mail_from"].is_positive and rcpt_to:
@@ -313,7 +326,7 @@ class SMTPConnection:
         """RSET. If the server refuses it, and a transaction was left open, the next one begins with it."""
         reply = self._single(commands.RSET, deadline)
         if reply.is_positive:
-            self._transactions().needs_reset = False
+            self._state.needs_reset = False
         return reply
 
     def noop(self, deadline: Seconds = None) -> Reply:
@@ -322,52 +335,52 @@ class SMTPConnection:
 
     def quit(self, deadline: Seconds = None) -> Reply:
         """QUIT, its answer, and the end of the connection."""
-        talk = self._opened()
+        driver = self._opened()
         try:
-            return talk.run(single(talk.wire, commands.QUIT), self._limit(deadline))
+            return driver.run(single(driver.wire, commands.QUIT), self._limit(deadline))
         finally:
-            talk.hang_up()
+            driver.hang_up()
 
     def _single(self, command: commands.Command, deadline: Seconds) -> Reply:
-        talk = self._opened()
-        return talk.run(single(talk.wire, command), self._limit(deadline))
+        driver = self._opened()
+        return driver.run(single(driver.wire, command), self._limit(deadline))
 
     def close(self) -> None:
         """Hang up at once, with a QUIT ahead of it where the session is in step and that costs no wait.
 
         Never raises, and never awaits the answer; `quit` does.
         """
-        if self._conversation is not None:
-            self._conversation.close()
+        if self._driver is not None:
+            self._driver.close()
 
     def abort(self) -> None:
         """Hang up at once, without a word. Never raises."""
-        if self._conversation is not None:
-            self._conversation.hang_up()
+        if self._driver is not None:
+            self._driver.hang_up()
 
     def abandon(self) -> None:
         """Let go of the socket without a byte: it belongs to the process this one was forked from."""
-        if self._conversation is not None:
-            self._conversation.abandon()
+        if self._driver is not None:
+            self._driver.abandon()
 
     def unusable_reason(self) -> str | None:
         """Why this session can't be used again; None if it can. A look that costs no round trip."""
-        if self._sending is not None and self._sending.is_worn:
+        if self._state.is_worn:
             return "worn: the server takes no further message on it"
-        return self._conversation.unusable_reason() if self._conversation is not None else "closed"
+        return self._driver.unusable_reason() if self._driver is not None else "closed"
 
     def _limit(self, deadline: Seconds) -> Deadline:
         return deadline if isinstance(deadline, Deadline) else Deadline.after(deadline, self._clock)
 
-    def _opened(self) -> Conversation:
-        if self._conversation is None or not self._conversation.is_open:
+    def _opened(self) -> Driver:
+        if self._driver is None or not self._driver.is_open:
             raise ConnectionLost("The session is closed", stage="connection", server=self.config.server)
-        return self._conversation
+        return self._driver
 
     def _fail(self, error: BaseException, began: float) -> None:
         """A session that could not be opened or logged in is no session."""
-        if self._conversation is not None:
-            self._conversation.hang_up()
+        if self._driver is not None:
+            self._driver.hang_up()
         complete(error, self.config)
         if isinstance(error, MailbridgeError):
             self._log.not_opened(self.id, error, seconds=self._clock() - began)

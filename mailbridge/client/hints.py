@@ -5,6 +5,7 @@ A table, so that one more provider's answer is one more row. Says nothing where 
 
 import re
 
+from mailbridge.config.smtp_config import SMTPConfig
 from mailbridge.errors import (
     AuthenticationFailed,
     CertificateRejected,
@@ -145,3 +146,14 @@ def hint_for(
 
 def _may_be_about_header(error: MailbridgeError) -> bool:
     return error.stage in ("greeting", "ehlo", "tls") and not isinstance(error, CertificateRejected)
+
+
+def complete(error: BaseException, config: SMTPConfig) -> None:
+    """Put the server's name and a hint on an error that does not have them yet."""
+    if isinstance(error, MailbridgeError):
+        error.server = error.server or config.server
+        # After STARTTLS was agreed the server has understood all that came before.
+        is_new = config.security == "tls" or error.stage != "tls"
+        has_sent_header = config.proxy_protocol is not None and is_new
+        login_hint = config.service.hint if config.service is not None else ""
+        error.hint = hint_for(error, config.port, has_sent_header=has_sent_header, login_hint=login_hint)

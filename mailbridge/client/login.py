@@ -1,31 +1,29 @@
-"""One login on an open connection: with a password, or with an access token that may need to be renewed.
+"""What a login on an open connection needs of its caller: credentials, access tokens, mechanisms.
 
-Decides who logs in, with what, by which mechanisms, and whether the channel is safe enough for it.
+What is done with them, and what follows from a refusal, is decided by `smtp.flows.connection`.
 """
 
 import copy
 import sys
-from collections.abc import Callable, Mapping
-from functools import partial
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from mailbridge.client.driver import Conversation
+from mailbridge.client.driver import Driver, Performers
 from mailbridge.config.auth import parse_credentials, parse_mechanisms, require_fit
 from mailbridge.config.libraries import load_libraries
 from mailbridge.config.smtp_config import SMTPConfig
-from mailbridge.deadline import NEVER, Deadline
-from mailbridge.errors import AuthenticationFailed, ConfigurationError, ConnectionLost, NotSupported
+from mailbridge.deadline import Deadline
+from mailbridge.errors import ConfigurationError
 from mailbridge.net import aside
+from mailbridge.net.stream import Stream
 from mailbridge.net.tls.channel_binding import channel_bindings
 from mailbridge.oauth2.shared import source_for
 from mailbridge.oauth2.source import TokenSource
 from mailbridge.oauth2.token import AccessToken
-from mailbridge.reply import printable
 from mailbridge.secret import Secret, clear_locals
 from mailbridge.smtp import sasl
-from mailbridge.smtp.capabilities import Capabilities
-from mailbridge.smtp.flows.authentication import authentication
+from mailbridge.smtp.flows.connection import ConnectionState, Login, login
+from mailbridge.smtp.flows.steps import AskCredentials, DropToken, FetchToken, Token
 from mailbridge.smtp.sasl.registry import custom
 
 T = TypeVar("T")
@@ -53,124 +51,67 @@ def with_login(
     return other
 
 
-class Login:
-    """What became of it: `mechanism` is the one that was accepted, None so far.
-
-    `token_facts` says where the access token came from and how long it is good; never the token.
-    """
-
-    def __init__(self, talk: Conversation, config: SMTPConfig, capabilities: Capabilities) -> None:
-        self.mechanism: str | None = None
-        self.token_facts = ""
-        self._talk = talk
-        self._config = config
-        self._capabilities = capabilities
-
-    def perform(self, deadline: Deadline) -> None:
-        """Raises `AuthenticationFailed`, `TokenUnavailable`, `NotSupported`, and what ends a session."""
-        if self._config.oauth2 is None:
-            self._authenticate(None, deadline)
-        else:
-            self._with_token(source_for(self._config, deadline), deadline)
-
-    def _authenticate(self, token: Secret | None, deadline: Deadline) -> None:
-        talk = self._talk
-        bindings = channel_bindings(talk.stream)
-        mechanisms = usable_mechanisms(
-            self._config,
-            self._capabilities,
-            deadline,
-            bindings=bindings,
-            token=token,
-            remember=talk.wire.redactor.remember_secret,
-        )
-        self.mechanism = talk.run(authentication(talk.wire, mechanisms), deadline)
-
-    def _with_token(self, source: TokenSource, deadline: Deadline) -> None:
-        """With the token that is there; if that one is refused, once more with a fresh one."""
-        token, is_cached = self._token(source, deadline, fresh=False)
-        try:
-            return self._authenticate(token.value, deadline)
-        except AuthenticationFailed as error:
-            if not is_cached or error.is_transient or error.reply is None:
-                raise
-            refusal = error
-        source.drop(token)
-        if not self._talk.is_open:
-            message = "The server refused a cached access token and hung up; the next login takes a fresh one"
-            raise ConnectionLost(message, stage="auth")
-        fresh, _ = self._token(source, deadline, fresh=True)
-        if fresh.value == token.value:  # a provider of the user's own may have no other
-            raise refusal
-        return self._authenticate(fresh.value, deadline)
-
-    def _token(self, source: TokenSource, deadline: Deadline, *, fresh: bool) -> tuple[AccessToken, bool]:
-        with self._talk.driver.timed("token"):
-            found = source.token(deadline, fresh=fresh)
-        self.token_facts = source.describe()
-        return found
-
-
-NO_BINDINGS: Mapping[str, bytes] = MappingProxyType({})
-
-
-def require_safe_channel(*, is_safe: bool) -> None:
-    """Credentials go over TLS, or to this very machine, or where the user took the risk."""
-    if not is_safe:
-        raise ConfigurationError(
-            "The password would travel in clear text",
-            stage="auth",
-            hint="Use security='starttls' or 'tls'; allow_insecure_auth=True takes the risk.",
-        )
-
-
-def usable_mechanisms(
-    config: SMTPConfig,
-    capabilities: Capabilities,
-    deadline: Deadline = NEVER,
-    *,
-    bindings: Mapping[str, bytes] = NO_BINDINGS,
-    token: Secret | None = None,
-    remember: Callable[[Secret], object] = bool,
-) -> list[Callable[[], sasl.Mechanism]]:
-    """The mechanisms to try, strongest first or as `auth` orders them, with the credentials of now.
-
-    `bindings`: the channel bindings of the connection, by type; `token`: an OAuth2 access token.
-    `deadline` bounds callables of the user's own, and Kerberos.
-    `remember` is told the password and the token, which replies may quote from here on.
-    Raises `NotSupported` if AUTH is not offered: a send without the configured login would be
-    another mail than was asked for. `AuthenticationFailed` if no mechanism fits.
-    """
-    if "AUTH" not in capabilities:
-        raise NotSupported(
-            "SMTP AUTH extension not supported by server",
-            extension="AUTH",
-            stage="auth",
-            hint="Remove username and password if this server takes mail without.",
-        )
-    offered = capabilities.auth_mechanisms
-    credentials = sasl.Credentials(
-        "" if config.username is None else _value("username", config.username, deadline).reveal(),
-        None if config.password is None else _value("password", config.password, deadline),
-        token=token,
-        host=config.host,
-        port=config.port,
-        bindings=bindings,
+def log_in(
+    driver: Driver, state: ConnectionState, config: SMTPConfig, deadline: Deadline, *, is_loopback: bool
+) -> None:
+    """Log in as `config` says; `state` tells what was found. Raises as `SMTPConnection.login`."""
+    answers = _Answers(config, driver.stream, deadline)
+    wanted = Login(
+        names=config.auth or "auto",
+        is_safe=driver.stream.secure or is_loopback or config.allow_insecure_auth,
+        has_token=config.oauth2 is not None,
+        make=lambda name, credentials, offered: _mechanism(name, credentials, offered, deadline),
     )
-    for secret in (credentials.password, credentials.token):
-        if secret is not None:
-            remember(secret)
-    names = sasl.candidates(config.auth or "auto", offered, credentials)
-    if not names:
-        shown = printable(", ".join(offered)) or "no mechanism"
-        usable = sasl.candidates(config.auth or "auto", sorted(sasl.AVAILABLE), credentials)
-        allowed = ", ".join(config.auth or usable)
-        raise AuthenticationFailed(f"The server offers {shown}; usable are {allowed}", stage="auth")
-    makers = [partial(sasl.mechanism, name, credentials, offered) for name in names]
-    return [
-        partial(_Aside, name, make, deadline) if name == "GSSAPI" or custom(name) is not None else make
-        for name, make in zip(names, makers, strict=True)
-    ]
+    others: Performers = {
+        FetchToken: answers.fetch_token,
+        DropToken: answers.drop_token,
+        AskCredentials: answers.credentials,
+    }
+    driver.run(login(driver.wire, state, wanted), deadline, others)
+
+
+class _Answers:
+    """Answers what the flow of a login asks of its caller: who logs in, with which password or token."""
+
+    def __init__(self, config: SMTPConfig, stream: Stream, deadline: Deadline) -> None:
+        self._config = config
+        self._stream = stream
+        self._deadline = deadline
+        self._source: TokenSource | None = None
+        self._last: AccessToken | None = None
+
+    def fetch_token(self, step: FetchToken) -> Token:
+        if self._source is None:
+            self._source = source_for(self._config, self._deadline)
+        token, is_cached = self._source.token(self._deadline, fresh=step.fresh)
+        self._last = token
+        return Token(token.value, is_cached, self._source.describe())
+
+    def drop_token(self, _: DropToken) -> None:
+        if self._source is not None and self._last is not None:
+            self._source.drop(self._last)
+
+    def credentials(self, step: AskCredentials) -> sasl.Credentials:
+        config, deadline = self._config, self._deadline
+        return sasl.Credentials(
+            "" if config.username is None else _value("username", config.username, deadline).reveal(),
+            None if config.password is None else _value("password", config.password, deadline),
+            token=step.token,
+            host=config.host,
+            port=config.port,
+            bindings=channel_bindings(self._stream),
+        )
+
+
+def _mechanism(
+    name: str, credentials: sasl.Credentials, offered: Sequence[str], deadline: Deadline
+) -> sasl.Mechanism:
+    """A new exchange; one that may take long is bounded by the deadline."""
+
+    def make() -> sasl.Mechanism:
+        return sasl.mechanism(name, credentials, offered)
+
+    return _Aside(name, make, deadline) if name == "GSSAPI" or custom(name) is not None else make()
 
 
 class _Aside:

@@ -1,171 +1,93 @@
-"""How a connection is opened: dial, PROXY header, TLS as `security` says, greeting, EHLO, STARTTLS.
+"""How a connection is opened: dial, PROXY header, and then what `smtp.flows.connection` says.
 
-Neither logs in nor sends. Each finding is kept as it is made, so that a check of the configuration can tell
-how far it got.
+Neither logs in nor sends. What is dialed, and what a given socket is good for, is decided here.
 """
 
 import socket
-from collections.abc import Mapping
+from dataclasses import dataclass
 
-from mailbridge.client.driver import Conversation
+from mailbridge.client.driver import Driver
 from mailbridge.config.smtp_config import SMTPConfig
-from mailbridge.deadline import Clock, Deadline
-from mailbridge.errors import (
-    ConfigurationError,
-    ConnectionLost,
-    ConnectTimeout,
-    NotSupported,
-    ProxyFailed,
-    ReplyTimeout,
-)
-from mailbridge.logs import Log
+from mailbridge.deadline import Deadline
+from mailbridge.errors import ConfigurationError, ConnectTimeout
 from mailbridge.net.dialer import Target
 from mailbridge.net.ehlo_name import ehlo_name
 from mailbridge.net.proxy.route import Reached, reach
 from mailbridge.net.resolver import Address
 from mailbridge.net.stream import Stream
 from mailbridge.proxy_protocol import header as proxy_header
-from mailbridge.reply import Reply
-from mailbridge.smtp.capabilities import EMPTY, Capabilities
-from mailbridge.smtp.flows import opening
-from mailbridge.smtp.wire import WINDOW_BYTES
+from mailbridge.smtp.flows.connection import ConnectionState, Opening, opening
 
 
-class Connecting:
-    """The opening of one session, and what it found out."""
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The way to the server. `reached` is None if the caller has opened it; `is_loopback`: it ends here."""
 
-    def __init__(
-        self,
-        config: SMTPConfig,
-        log: Log,
-        *,
-        sock: socket.socket | None,
-        secured: bool,
-        connection_id: str,
-        clock: Clock,
-    ) -> None:
-        self.conversation: Conversation | None = None
-        self.reached: Reached | None = None
-        self.greeting: Reply | None = None
-        self.capabilities: Capabilities = EMPTY
-        self.is_loopback = False
-        if sock is not None:
-            _require_usable(config, sock, secured=secured)
-        self._config = config
-        self._log = log
-        self._given = (sock, secured)
-        self._connection_id = connection_id
-        self._clock = clock
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        """Time spent so far, by stage."""
-        spent = self.reached.seconds if self.reached is not None else {}
-        return spent | (self.conversation.driver.seconds if self.conversation is not None else {})
-
-    def perform(self, deadline: Deadline) -> None:
-        """Raises as `SMTPConnection.connect`; closing what was opened is then the caller's business."""
-        dialing = deadline.within(self._config.timeouts.connect)
-        talk = self.conversation = self._open(dialing)
-        self._announce(talk, dialing)
-        if self._config.security == "tls" and not talk.stream.secure:
-            talk.start_tls(dialing)
-        self.greeting = self._greet(talk, deadline)
-        self._introduce(talk, deadline)
-        if self._wants_starttls(talk):
-            talk.run(opening.start_tls(talk.wire), deadline)
-            self.capabilities = EMPTY
-            self._introduce(talk, deadline)
-
-    def _open(self, deadline: Deadline) -> Conversation:
-        config = self._config
-        sock, secured = self._given
-        if sock is None or _is_unused(sock):
-            self.reached = reach(
-                self._target(),
-                config.proxy,
-                dns_timeout=config.timeouts.dns,
-                deadline=deadline,
-                given=sock,
-            )
-            stream, self.is_loopback = self.reached.stream, self.reached.is_loopback
-        else:
-            stream = Stream(sock, secured=secured)
-            self.is_loopback = _leads_to_loopback(sock)
-        talk = Conversation(stream, config, self._log, connection_id=self._connection_id, clock=self._clock)
-        talk.driver.round_trips += 1 + len(config.proxy)  # the TCP handshake, and each proxy's answer
-        return talk
-
-    def _target(self) -> Target:
-        config = self._config
-        return Target(
-            host=config.host,
-            port=config.port,
-            family=config.family,
-            source_address=config.source_address,
-            allow_internal_networks=config.allow_internal_networks,
-            guard_names=config.guard_names,
-            unix_path=config.unix_path,
-        )
-
-    def _announce(self, talk: Conversation, deadline: Deadline) -> None:
-        """The PROXY header, which goes before everything else."""
-        if self._config.proxy_protocol is None:
-            return
-        # Behind a proxy our own ends are those of another connection, and mean nothing to the server.
-        ends = (None, None) if self._config.proxy else talk.stream.ends
-        header = proxy_header.encode(proxy_header.for_socket(self._config.proxy_protocol, *ends))
-        try:
-            talk.stream.send(header, deadline)
-        except ConnectionError:
-            pass  # what the server said before it hung up is read with the greeting
-        except TimeoutError:
-            message = "The time limit ran out before the PROXY header was sent"
-            raise ConnectTimeout(message, stage="tcp", hint="The option is timeouts.connect.") from None
-
-    def _greet(self, talk: Conversation, deadline: Deadline) -> Reply:
-        """The greeting. If none comes through proxies, no session came to be, whoever is to blame."""
-        try:
-            return talk.run(opening.greeting(talk.wire), deadline)
-        except ConnectionLost as error:
-            if not self._config.proxy:
-                raise
-            is_late = isinstance(error, ReplyTimeout)
-        way = ", ".join(map(str, self._config.proxy))
-        if is_late:
-            raise ConnectTimeout(f"No greeting came through {way} within the time limit", stage="greeting")
-        hint = "Either the proxy or the server hung up; the proxy's log tells which."
-        raise ProxyFailed(
-            f"The connection through {way} ended before the greeting", stage="greeting", hint=hint
-        )
-
-    def _introduce(self, talk: Conversation, deadline: Deadline) -> None:
-        config = self._config
-        name = config.local_hostname or ehlo_name(talk.stream.sockname)
-        needs_extensions = config.security in ("starttls", "tls") or config.has_credentials
-        flow = opening.introduction(
-            talk.wire, name, may_be_helo=not needs_extensions, lmtp=config.protocol == "lmtp"
-        )
-        self.capabilities = talk.run(flow, deadline).without(config.disable)
-        pipelines = config.pipelining == "auto" and "PIPELINING" in self.capabilities
-        talk.wire.window = WINDOW_BYTES if pipelines else 0
-
-    def _wants_starttls(self, talk: Conversation) -> bool:
-        if talk.stream.secure or self._config.security == "none":
-            return False
-        if "STARTTLS" in self.capabilities:
-            return True
-        if self._config.security == "opportunistic":
-            return False
-        raise NotSupported(
-            "STARTTLS extension not supported by server",
-            extension="STARTTLS",
-            stage="tls",
-            hint="Nothing was sent in clear text. Use security='tls' if the port speaks TLS from the start.",
-        )
+    stream: Stream
+    reached: Reached | None
+    is_loopback: bool
 
 
-def _require_usable(config: SMTPConfig, sock: socket.socket, *, secured: bool) -> None:
+def dial(config: SMTPConfig, sock: socket.socket | None, *, secured: bool, deadline: Deadline) -> Way:
+    """The way to the server of `config`: that which `sock` is, or another one.
+
+    Raises `ConnectFailed` and its kinds.
+    """
+    if sock is not None and not _is_unused(sock):
+        return Way(Stream(sock, secured=secured), None, _leads_to_loopback(sock))
+    target = Target(
+        host=config.host,
+        port=config.port,
+        family=config.family,
+        source_address=config.source_address,
+        allow_internal_networks=config.allow_internal_networks,
+        guard_names=config.guard_names,
+        unix_path=config.unix_path,
+    )
+    dns_timeout = config.timeouts.dns
+    reached = reach(target, config.proxy, dns_timeout=dns_timeout, deadline=deadline, given=sock)
+    return Way(reached.stream, reached, reached.is_loopback)
+
+
+def open_connection(
+    driver: Driver, state: ConnectionState, config: SMTPConfig, *, dialing: Deadline, deadline: Deadline
+) -> None:
+    """PROXY header, TLS, greeting and EHLO, on what was dialed; `state` tells what was found.
+
+    Raises as `SMTPConnection.connect`.
+    """
+    driver.round_trips += 1 + len(config.proxy)  # the TCP handshake, and each proxy's answer
+    _send_header(driver.stream, config, dialing)
+    state.is_encrypted = driver.stream.secure
+    wanted = Opening(
+        name=config.local_hostname or ehlo_name(driver.stream.sockname),
+        security=config.security,
+        proxies=", ".join(map(str, config.proxy)),
+        lmtp=config.protocol == "lmtp",
+        disable=config.disable,
+        may_pipeline=config.pipelining == "auto",
+        may_be_helo=config.security not in ("starttls", "tls") and not config.has_credentials,
+    )
+    driver.run(opening(driver.wire, state, wanted), deadline)
+
+
+def _send_header(stream: Stream, config: SMTPConfig, deadline: Deadline) -> None:
+    """The PROXY header, which goes before everything else."""
+    if config.proxy_protocol is None:
+        return
+    # Behind a proxy our own ends are those of another connection, and mean nothing to the server.
+    ends = (None, None) if config.proxy else stream.ends
+    header = proxy_header.encode(proxy_header.for_socket(config.proxy_protocol, *ends))
+    try:
+        stream.send(header, deadline)
+    except ConnectionError:
+        pass  # what the server said before it hung up is read with the greeting
+    except TimeoutError:
+        message = "The time limit ran out before the PROXY header was sent"
+        raise ConnectTimeout(message, stage="tcp", hint="The option is timeouts.connect.") from None
+
+
+def require_usable(config: SMTPConfig, sock: socket.socket, *, secured: bool) -> None:
     """A socket that was never connected is ours to connect, as the configuration says."""
     if sock.type != socket.SOCK_STREAM:
         raise ConfigurationError("The given socket is no stream", stage="config")

@@ -18,7 +18,6 @@ from mailbridge.message.delivery_options import DSN, DeliverBy
 from mailbridge.message.envelope import Envelope
 from mailbridge.rendering.lines import canonical
 from mailbridge.rendering.render import Rendered, render
-from mailbridge.reply import Reply
 from mailbridge.smtp import commands
 from mailbridge.smtp.capabilities import Capabilities
 
@@ -28,7 +27,6 @@ _PARTS = {
     **dict.fromkeys(("content", "final"), "data"),
 }
 _UTC = "%Y-%m-%d %H:%M:%S UTC"
-_LEAST_RECIPIENTS = 100  # a server must take so many in one transaction (RFC 5321 section 4.5.3.1.8)
 
 
 def mail_parameters(
@@ -253,17 +251,6 @@ def _without(extension: str) -> str:
     if extension == "MT-PRIORITY":
         return "Leave it out of require to send without it."
     return f'With prefer=("{extension}",) in the envelope the message goes without it.'
-
-
-def is_one_too_many(reply: Reply, accepted: int) -> bool:
-    """Whether a recipient was refused only because others, `accepted` in number, had been accepted.
-
-    RFC 3463 says x.5.3, and something else of a full mailbox. Without an enhanced code 452 means it
-    (RFC 5321 section 4.5.3.1.10), and 552 does from servers that have taken as many as they must.
-    """
-    if reply.enhanced is not None:
-        return reply.code in (452, 552) and reply.enhanced[1:] == (5, 3)
-    return reply.code == 452 or (reply.code == 552 and accepted >= _LEAST_RECIPIENTS)
 
 
 def sending_seconds(spent: Mapping[str, float]) -> dict[str, float]:

@@ -159,9 +159,9 @@ def views_of_mailer(mailer: Mailer) -> Iterator[str]:
 
 def views_of_connection(connection: SMTPConnection) -> Iterator[str]:
     yield from (repr(connection), repr(vars(connection)), repr(connection.last_reply))
-    conversation = connection._conversation
-    assert conversation is not None
-    for part in (conversation, conversation.wire, conversation.stream, conversation.driver):
+    driver = connection._driver
+    assert driver is not None
+    for part in (driver, driver.wire, driver.stream, connection._state):
         yield repr(part)
         with suppress(TypeError):
             yield repr(vars(part))

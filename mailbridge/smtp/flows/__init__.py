@@ -1,1 +1,1 @@
-"""Conversations with a server: what is said, in which order. A driver performs their steps."""
+"""Flows: what is said to a server, in which order, and what follows. A driver performs their steps."""

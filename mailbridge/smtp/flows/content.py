@@ -11,8 +11,6 @@ from contextlib import suppress
 from typing import Protocol
 
 from mailbridge.errors import (
-    ConnectionLost,
-    DeadlineExceeded,
     InvalidMessage,
     MessageRefused,
     ProtocolViolation,
@@ -21,7 +19,15 @@ from mailbridge.reply import Reply
 from mailbridge.smtp import commands
 from mailbridge.smtp.commands import Command
 from mailbridge.smtp.dot_stuffing import END_OF_DATA, DotStuffer
-from mailbridge.smtp.flows.steps import Look, ReadPiece, WriteContent, answer, nothing_is_there, take_in
+from mailbridge.smtp.flows.steps import (
+    NO_ANSWER,
+    Look,
+    ReadPiece,
+    WriteContent,
+    answer,
+    nothing_is_there,
+    take_in,
+)
 from mailbridge.smtp.wire import Call, OpenTransaction, Wire
 
 
@@ -54,8 +60,6 @@ _CHUNKS_UNDER_WAY = 8
 # The time limit for content begins anew after so many bytes, or large content could not get through
 # in time over a slow line (RFC 5321 section 4.5.3.2.5 has one for each block).
 _TIMED_BYTES = 32 * 1024 * 1024
-# What keeps answers from coming. Behind a refusal they are waited for, but the refusal is the news.
-NO_ANSWER = (ConnectionLost, ProtocolViolation, DeadlineExceeded)
 
 
 class ContentReader:

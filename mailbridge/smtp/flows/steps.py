@@ -7,15 +7,19 @@ command and its answer: RSET, NOOP, QUIT (RFC 5321 section 4.1.1).
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
-from mailbridge.errors import ConnectionLost, ProtocolViolation, ReplyTimeout
+from mailbridge.errors import ConnectionLost, DeadlineExceeded, ProtocolViolation, ReplyTimeout
 from mailbridge.reply import Reply
+from mailbridge.secret import Secret
 from mailbridge.smtp.commands import Command
+from mailbridge.smtp.sasl.base import Credentials
 from mailbridge.smtp.wire import Call, Spent, Wire
 
 #: The time limits of the option `timeouts`, and one for the rest of what has been said in part.
 Limit = Literal["greeting", "command", "data", "final", "rest"]
+# What keeps answers from coming. Behind a refusal they are waited for, but the refusal is the news.
+NO_ANSWER = (ConnectionLost, ProtocolViolation, DeadlineExceeded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class Transfer:
 @dataclass(frozen=True, slots=True)
 class Look:
     """What lies there to be read, without waiting: None is nothing, b"" is end-of-file."""
+
+    stage: ClassVar[str] = ""
 
     def __await__(self) -> Generator["Look", bytes | None, bytes | None]:
         return (yield self)
@@ -75,6 +81,7 @@ class ReadPiece:
     """
 
     pieces: Iterator[bytes] = field(repr=False)
+    stage: ClassVar[str] = ""
 
     def __await__(self) -> Generator["ReadPiece", bytes | None, bytes | None]:
         return (yield self)
@@ -82,13 +89,91 @@ class ReadPiece:
 
 @dataclass(frozen=True, slots=True)
 class StartTls:
-    """Begin TLS on the stream."""
+    """Begin TLS on the stream. `is_first`: before a byte of SMTP, within the time limit for connecting."""
+
+    is_first: bool = False
+    stage: ClassVar[str] = "tls"
 
     def __await__(self) -> Generator["StartTls", None, None]:
         return (yield self)
 
 
-Step = Transfer | Look | WriteContent | ReadPiece | StartTls
+@dataclass(frozen=True, slots=True)
+class SayGoodbye:
+    """QUIT, if that costs no wait, and the end of the connection. The answer is not awaited."""
+
+    stage: ClassVar[str] = ""
+
+    def __await__(self) -> Generator["SayGoodbye", None, None]:
+        return (yield self)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An access token. `is_cached`: a newer one may fare better. `facts` may be shown to people."""
+
+    value: Secret
+    is_cached: bool
+    facts: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchToken:
+    """An access token for this login. `fresh`: in the place of the one before, which was refused.
+
+    Raises `TokenUnavailable`.
+    """
+
+    fresh: bool
+    stage: ClassVar[str] = "token"
+
+    def __await__(self) -> Generator["FetchToken", Token, Token]:
+        return (yield self)
+
+
+@dataclass(frozen=True, slots=True)
+class DropToken:
+    """The token that was fetched last was refused: nobody shall have it again."""
+
+    stage: ClassVar[str] = ""
+
+    def __await__(self) -> Generator["DropToken", None, None]:
+        return (yield self)
+
+
+@dataclass(frozen=True, slots=True)
+class AskCredentials:
+    """Who logs in, with what, at this moment: callables of the user's own may be asked. With `token`."""
+
+    token: Secret | None = field(repr=False)
+    stage: ClassVar[str] = ""
+
+    def __await__(self) -> Generator["AskCredentials", Credentials, Credentials]:
+        return (yield self)
+
+
+@dataclass(frozen=True, slots=True)
+class AskPermit:
+    """Wait until the next transaction may begin."""
+
+    stage: ClassVar[str] = ""
+
+    def __await__(self) -> Generator["AskPermit", None, None]:
+        return (yield self)
+
+
+Step = (
+    Transfer
+    | Look
+    | WriteContent
+    | ReadPiece
+    | StartTls
+    | SayGoodbye
+    | FetchToken
+    | DropToken
+    | AskCredentials
+    | AskPermit
+)
 
 
 async def answer(wire: Wire, call: Call, *, limit: Limit = "command") -> Reply:
@@ -136,11 +221,6 @@ async def nothing_is_there(wire: Wire, stage: str) -> None:
             raise ConnectionLost("The server closed the connection", stage=stage)
         wire.parser.feed(data)
     raise await _unasked(wire, stage)
-
-
-def is_empty_line(data: bytes) -> bool:
-    """Whether `data` is nothing but line ends, which say nothing; end-of-file does."""
-    return bool(data) and not data.strip(b"\r\n")
 
 
 async def _unasked(wire: Wire, stage: str) -> ConnectionLost | ProtocolViolation:

@@ -20,8 +20,8 @@ from mailbridge.errors import (
 from mailbridge.reply import Reply
 from mailbridge.smtp import commands
 from mailbridge.smtp.dot_stuffing import END_OF_DATA
-from mailbridge.smtp.flows.content import NO_ANSWER, ContentReader, Pieces, Progress, after_354, in_chunks
-from mailbridge.smtp.flows.steps import WriteContent, answer, any_answer, nothing_is_there
+from mailbridge.smtp.flows.content import ContentReader, Pieces, Progress, after_354, in_chunks
+from mailbridge.smtp.flows.steps import NO_ANSWER, WriteContent, answer, any_answer, nothing_is_there
 from mailbridge.smtp.wire import Call, OpenTransaction, Spent, Wire
 
 

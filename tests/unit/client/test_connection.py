@@ -4,6 +4,7 @@ import io
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -260,7 +261,8 @@ def test_a_password_in_clear_text_is_refused_as_ever() -> None:
     with ScriptedServer(users={"u": "p"}) as server:
         connection = SMTPConnection(config_for(server))
         connection.connect()
-        connection._opening.is_loopback = False
+        assert connection._way is not None
+        connection._way = replace(connection._way, is_loopback=False)
         with pytest.raises(ConfigurationError, match="clear text"):
             connection.login(username="u", password="p")
         assert not connection.is_open

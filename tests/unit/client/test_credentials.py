@@ -7,61 +7,12 @@ from typing import Any
 
 import pytest
 
-from mailbridge import AuthenticationFailed, NotSupported, SMTPConfig, SMTPConnection
-from mailbridge.client.login import usable_mechanisms
-from mailbridge.reply import Reply
-from mailbridge.secret import Secret
-from mailbridge.smtp.capabilities import Capabilities
+from mailbridge import AuthenticationFailed, SMTPConfig, SMTPConnection
 from mailbridge.testing import ScriptedServer
 from tests.servers.certificates import Certificates, make_certificates
 
 LOGIN: dict[str, Any] = {"username": "user", "password": "pencil"}
 with_scram = pytest.mark.skipif(find_spec("scramp") is None, reason="the extra scram is not installed")
-
-
-def offering(*mechanisms: str) -> Capabilities:
-    return Capabilities.parse(Reply(code=250, lines=("mx.example", f"AUTH {' '.join(mechanisms)}")))
-
-
-def names(config: SMTPConfig, capabilities: Capabilities, **options: Any) -> list[str]:
-    return [make().name for make in usable_mechanisms(config, capabilities, **options)]
-
-
-def test_a_password() -> None:
-    assert names(SMTPConfig(**LOGIN), offering("LOGIN", "PLAIN", "XOAUTH2")) == ["PLAIN", "LOGIN"]
-
-
-def test_neither_user_nor_password() -> None:
-    assert names(SMTPConfig(auth=["PLAIN", "EXTERNAL"]), offering("PLAIN", "EXTERNAL")) == ["EXTERNAL"]
-
-
-def test_a_token_names_the_server_that_it_is_for() -> None:
-    config = SMTPConfig(host="mx.example", username="user", oauth2=lambda: "token")
-    offered = offering("PLAIN", "XOAUTH2", "OAUTHBEARER")
-    made = [make() for make in usable_mechanisms(config, offered, token=Secret("token"))]
-    assert [mechanism.name for mechanism in made] == ["OAUTHBEARER", "XOAUTH2"]
-    assert b"\x01host=mx.example\x01port=587\x01" in (made[0].initial() or b"")
-
-
-def test_nothing_that_fits_is_told_with_what_would() -> None:
-    with pytest.raises(AuthenticationFailed, match=r"offers XOAUTH2; usable are .*PLAIN, LOGIN") as caught:
-        usable_mechanisms(SMTPConfig(**LOGIN), offering("XOAUTH2"))
-    assert "OAUTHBEARER" not in caught.value.message
-    assert "-PLUS" not in caught.value.message
-
-
-def test_no_login_at_all() -> None:
-    with pytest.raises(NotSupported):
-        usable_mechanisms(SMTPConfig(**LOGIN), Capabilities.parse(Reply(code=250, lines=("mx", "SIZE"))))
-
-
-@with_scram
-def test_what_the_server_offers_is_told_back_to_it() -> None:
-    """Without a binding although one is offered: "n", since "y" would say that none was seen."""
-    offered = offering("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN")
-    makers = usable_mechanisms(SMTPConfig(**LOGIN), offered, bindings={"tls-unique": b"x"})
-    began = [(make().name, (make().initial() or b"").split(b",")[0]) for make in makers[:2]]
-    assert began == [("SCRAM-SHA-256-PLUS", b"p=tls-unique"), ("SCRAM-SHA-256", b"n")]
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,29 @@
 """The driver: steps on a real stream, time limits, end-of-file and what is counted."""
 
 import socket
+import sys
+import time
 from collections.abc import Iterator
+from types import FrameType
+from typing import Any
 
 import pytest
 
 from mailbridge.client.driver import Driver
-from mailbridge.client.transcript import DialogueLog
 from mailbridge.config.groups import Timeouts
-from mailbridge.deadline import NEVER, Deadline
+from mailbridge.config.smtp_config import SMTPConfig
+from mailbridge.deadline import NEVER, Clock, Deadline
 from mailbridge.errors import ConnectionLost, DeadlineExceeded, InvalidMessage, ReplyTimeout
+from mailbridge.logs import Log
 from mailbridge.net.stream import Stream
 from mailbridge.smtp.flows.steps import Look, ReadPiece, Transfer, WriteContent
 
 Pair = tuple[Driver, socket.socket]
+
+
+def driver_of(stream: Stream, timeouts: Timeouts, clock: Clock = time.monotonic) -> Driver:
+    config = SMTPConfig(host="x", port=25, timeouts=timeouts)
+    return Driver(stream, config, Log.of(config), connection_id="1", clock=clock)
 
 
 @pytest.fixture
@@ -21,7 +31,7 @@ def pair() -> Iterator[Pair]:
     ours, theirs = socket.socketpair()
     stream = Stream(ours)
     limits = Timeouts(command=0.2, greeting=0.2, data=0.2, final=0.2)
-    yield Driver(stream, limits, DialogueLog("1", is_on=False), server="x:25"), theirs
+    yield driver_of(stream, limits), theirs
     stream.close()
     theirs.close()
 
@@ -77,9 +87,7 @@ def test_a_period_goes_on_over_several_reads(pair: Pair) -> None:
     """A peer that sends a byte now and then can't stretch the time limit."""
     ours, theirs = socket.socketpair()
     now = [0.0]
-    driver = Driver(
-        Stream(ours), Timeouts(command=10), DialogueLog("1", is_on=False), server="x", clock=lambda: now[0]
-    )
+    driver = driver_of(Stream(ours), Timeouts(command=10), clock=lambda: now[0])
     whole = Deadline(clock=lambda: now[0])
     theirs.sendall(b"2")
     driver.run(one(Transfer(b"", (), "noop", "command", True)), whole)
@@ -111,9 +119,7 @@ def test_a_period_of_content_goes_on_over_several_pieces(pair: Pair) -> None:
     """A peer that takes a byte now and then can't stretch the time limit; the flow says where it begins."""
     ours, theirs = socket.socketpair()
     now = [0.0]
-    driver = Driver(
-        Stream(ours), Timeouts(data=10), DialogueLog("1", is_on=False), server="x", clock=lambda: now[0]
-    )
+    driver = driver_of(Stream(ours), Timeouts(data=10), clock=lambda: now[0])
     whole = Deadline(clock=lambda: now[0])
     for at, is_new in ((0.0, True), (9.0, False), (9.5, True), (19.0, False)):
         now[0] = at
@@ -165,6 +171,38 @@ def test_an_error_in_a_step_can_be_handled_by_the_flow(pair: Pair) -> None:
     assert pair[0].run(careful(), NEVER) == "handled"
 
 
+@pytest.mark.parametrize("at", [0, 1])
+def test_an_interrupt_between_two_steps_reaches_the_flow(pair: Pair, at: int) -> None:
+    """The flow knows what is at stake: only it can mark the interrupt."""
+    count = 0
+
+    def interrupt(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal count
+        if event == "c_return" and frame.f_code is Driver.run.__code__ and argument.__name__ == "send":
+            count += 1
+            if count > at:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    async def flow() -> None:
+        try:
+            await Look()
+            await Look()
+            await Look()
+        except KeyboardInterrupt as caught:
+            caught.outcome_unknown = True  # type: ignore[attr-defined]
+            raise
+
+    sys.setprofile(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            pair[0].run(flow(), NEVER)
+    finally:
+        sys.setprofile(None)
+    assert caught.value.outcome_unknown  # type: ignore[attr-defined]
+    assert not pair[0].is_open
+
+
 def test_a_flow_that_fails_is_closed(pair: Pair) -> None:
     closed: list[bool] = []
 
@@ -183,7 +221,7 @@ def test_a_flow_that_fails_is_closed(pair: Pair) -> None:
 @pytest.fixture
 def patient(pair: Pair) -> Pair:
     """Every limit of its own is far away."""
-    return Driver(pair[0].stream, Timeouts(), DialogueLog("1", is_on=False), server="x:25"), pair[1]
+    return driver_of(pair[0].stream, Timeouts()), pair[1]
 
 
 MAIL = Transfer(b"MAIL\r\n", (), "mail_from", "command", True)

@@ -10,7 +10,7 @@ being written.
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,10 @@ def _glued(replies: list[bytes]) -> list[bytes]:
     return [part for rest, start in zip(rests, starts, strict=True) if (part := rest + start)]
 
 
+Performers = Mapping[type[Any], Callable[[Any], object]]
+NO_OTHERS: Performers = {}
+
+
 def blocks_of(text: str) -> list[tuple[str, bytes]]:
     """The dialogue as blocks: consecutive lines of one side belong together."""
     blocks: list[tuple[str, bytes]] = []
@@ -60,7 +64,12 @@ def perform_all(flow: Flow, perform: Callable[[Step], object]) -> Any:
     try:
         step = flow.send(None)
         while True:
-            step = flow.send(perform(step))
+            try:
+                result = perform(step)
+            except (MailbridgeError, KeyboardInterrupt) as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
     except StopIteration as end:
         return end.value
 
@@ -100,11 +109,17 @@ def end_of(
 
 
 class Dialogue:
-    """The other side of a flow. `written`, `is_in_doubt` and `is_usable` tell of the run in whole replies."""
+    """The other side of a flow. `others` makes what performs further kinds of steps, anew for each run.
 
-    def __init__(self, text: str, *, window: int = 0) -> None:
+    `written`, `is_in_doubt` and `is_usable` tell of the run in whole replies.
+    """
+
+    def __init__(
+        self, text: str, *, window: int = 0, others: Callable[[], Performers] = lambda: NO_OTHERS
+    ) -> None:
         self._text = text
         self._window = window
+        self._others = others
 
     def run(self, flow: Callable[[Wire], Flow]) -> Any:
         """The flow's result; raises what it raises. The dialogue must have been said to its end."""
@@ -120,6 +135,7 @@ class Dialogue:
 
     def _begun(self, cut: str) -> Wire:
         self.wire = Wire(window=self._window)
+        self._performers = self._others()
         self.written: list[bytes] = []
         self._blocks = [
             (side, part)
@@ -156,6 +172,8 @@ class Dialogue:
             case StartTls():
                 self._expect("TLS", b"")
                 return None
+            case _:
+                return self._performers[type(step)](step)
 
     def _speaks_next(self, side: str) -> bool:
         return bool(self._blocks) and self._blocks[0][0] == side
@@ -176,6 +194,6 @@ class Dialogue:
         return self._blocks.pop(0)[1]
 
 
-def pipelined(text: str) -> Dialogue:
+def pipelined(text: str, others: Callable[[], Performers] = lambda: NO_OTHERS) -> Dialogue:
     """A dialogue with a server that offers PIPELINING."""
-    return Dialogue(text, window=WINDOW_BYTES)
+    return Dialogue(text, window=WINDOW_BYTES, others=others)
