@@ -131,7 +131,7 @@ class MailbridgeError(smtplib.SMTPException):
         where = ", ".join(
             part
             for part in (
-                f"stage {self.stage}" if self.stage else "",
+                f"stage {self.stage}" if self.stage and self.stage != "config" else "",
                 f"server {self.server}" if self.server else "",
             )
             if part

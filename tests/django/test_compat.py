@@ -34,5 +34,5 @@ def test_a_misconfigured_mailer_is_caught_as(kind: type[Exception]) -> None:
 
 def test_a_misconfigured_mailer_can_be_pickled() -> None:
     error = MailerMisconfigured("No host", alias="bulk", hint="Give one.")
-    assert str(error) == "MAILERS['bulk']: No host (stage config). Give one."
+    assert str(error) == "MAILERS['bulk']: No host. Give one."
     assert str(pickle.loads(pickle.dumps(error))) == str(error)

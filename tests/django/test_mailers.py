@@ -34,8 +34,8 @@ def test_options_become_the_configuration() -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"host": "h", "pool_sise": 3}, "Unknown options 'pool_sise' (stage config). Did you mean 'pool'?"),
-        ({"host": "h", "correct horse": 3}, "Unknown options '***' (stage config)."),
+        ({"host": "h", "pool_sise": 3}, "Unknown options 'pool_sise'. Did you mean 'pool'?"),
+        ({"host": "h", "correct horse": 3}, "Unknown options '***'."),
         ({"host": "h", "pool": {"sise": 3}}, "Unknown option 'pool.sise'"),
         (
             {"host": "h", "use_tls": True, "use_ssl": True},

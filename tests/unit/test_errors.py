@@ -243,3 +243,9 @@ def test_a_proxy_that_wants_other_credentials_will_want_them_again(
 ) -> None:
     assert ProxyFailed("No", status=status).is_transient is is_transient
     assert not ProxyFailed("No", transient=False).is_transient
+
+
+def test_the_text_of_a_configuration_error_names_no_stage() -> None:
+    """It was raised before there was any."""
+    error = ConfigurationError("Option 'port' must be a number", stage="config", hint="Give one.")
+    assert (str(error), error.stage) == ("Option 'port' must be a number. Give one.", "config")
