@@ -26,10 +26,12 @@ from mailbridge import (
     SendResult,
     SMTPConnection,
 )
+from mailbridge.delivery.breakers import FIRST_COOLDOWN_AFTER_WAITING
 from mailbridge.testing import DEFAULT_KEYWORDS, Dialogue, Fault, ScriptedServer
 from tests.acceptance.crowd import side_by_side
 from tests.acceptance.sending import (
     MARGIN,
+    ShiftedClock,
     committed,
     config_for,
     connection_of,
@@ -110,7 +112,8 @@ def fault_at(stage: str, how: str, occurrence: int = 1) -> Fault:
 @contextmanager
 def served(
     fault: Fault, how: str, *, pipelining: bool, lmtp: bool = False, **options: object
-) -> Iterator[tuple[ScriptedServer, Mailer]]:
+) -> Iterator[tuple[ScriptedServer, Mailer, ShiftedClock]]:
+    clock = ShiftedClock()
     offered = [k for k in (*DEFAULT_KEYWORDS, "CHUNKING") if pipelining or k != "PIPELINING"]
     # Nothing but the time limit of the stage that fails can run out.
     timeouts = dict.fromkeys(("connect", "greeting", "command", "data", "final"), PATIENT)
@@ -118,9 +121,11 @@ def served(
         timeouts["final" if fault.stage == "final" else "command"] = LIMIT
     with (
         ScriptedServer(faults=[fault], keywords=offered, lmtp=lmtp) as server,
-        mailer_for(server, timeouts=timeouts, protocol="lmtp" if lmtp else "smtp", **options) as mailer,
+        mailer_for(
+            server, clock=clock, timeouts=timeouts, protocol="lmtp" if lmtp else "smtp", **options
+        ) as mailer,
     ):
-        yield server, mailer
+        yield server, mailer, clock
         assert server.unfired == ()
 
 
@@ -145,7 +150,11 @@ def check_chunks(step: str, how: str, word: str, is_reused: bool, pipelining: bo
     occurrence = 1 if step == "chunk" or not is_reused else 2
     fault = fault_at(step, how, occurrence)
     large = LARGE if step in ("chunk", "content", "final") else 0
-    with served(fault, how, pipelining=pipelining, partial="all-or-none") as (server, mailer):
+    with served(fault, how, pipelining=pipelining, partial="all-or-none") as (
+        server,
+        mailer,
+        clock,
+    ):
         if is_reused:
             mailer.send(message(1), envelope=envelope())
         began = time.monotonic()
@@ -160,6 +169,7 @@ def check_chunks(step: str, how: str, word: str, is_reused: bool, pipelining: bo
             assert outcome.is_transient is (not is_unknown and how != "5yz")
             assert (outcome.reply is not None) is (kind in ("no", "goodbye"))
 
+        clock.ahead += FIRST_COOLDOWN_AFTER_WAITING  # a server that was silent is left alone for so long
         mailer.send(message(3), envelope=envelope())
         last = connection_of(server, 3)
         if word == "no,kept" or (kind == "no" and step == "chunk" and not pipelining):
@@ -189,7 +199,7 @@ def check_recipients(step: str, how: str, word: str, pipelining: bool, chunking:
     position = ["first", "second", "third"].index(step)
     fault = fault_at("final", how, position + 1)
     partial = "all-or-none" if chunking else "deliver"
-    with served(fault, how, pipelining=pipelining, lmtp=True, partial=partial) as (server, mailer):
+    with served(fault, how, pipelining=pipelining, lmtp=True, partial=partial) as (server, mailer, _):
         (outcome,) = mailer.send_many([(message(1), envelope(*THREE))])
         if isinstance(outcome, MailbridgeError):  # the client has left, and the server goes on for a moment
             server.wait_for(lambda: server.connections[0].is_closed)
@@ -216,7 +226,7 @@ def check_recipients(step: str, how: str, word: str, pipelining: bool, chunking:
 def test_an_answer_too_many_for_the_last_recipient(chunking: bool) -> None:
     partial = "all-or-none" if chunking else "deliver"
     fault = Fault("final", "double", occurrence=3)
-    with served(fault, "double", pipelining=True, lmtp=True, partial=partial) as (server, mailer):
+    with served(fault, "double", pipelining=True, lmtp=True, partial=partial) as (server, mailer, _):
         assert mailer.send(message(1), envelope=envelope(*THREE)).accepted == THREE
         mailer.send(message(2), envelope=envelope(*THREE))
         assert connection_of(server, 2) == 2

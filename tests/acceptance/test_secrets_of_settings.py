@@ -13,8 +13,8 @@ from mailbridge import ConfigurationError, SMTPConfig, close_all
 from mailbridge_django import EmailBackend
 from mailbridge_flask import Mail
 from tests.acceptance.content_sentinels import leaks
-from tests.acceptance.test_error_pages import BACKEND, MARK, options, plain, shapes, urls
-from tests.django.conftest import overridden
+from tests.acceptance.settings_shapes import MARK, options, plain, shapes, urls
+from tests.django.conftest import BACKEND, overridden
 
 pytestmark = pytest.mark.matrix
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import contextvars
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -137,6 +138,15 @@ def test_nothing_is_kept_for_long(slow: Slow, monkeypatch: pytest.MonkeyPatch) -
     assert len(slow.threads) == 2
 
 
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """A shell lets what it starts in the background ignore SIGINT, and Python then leaves it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint")
 def test_an_interrupt_of_the_caller_leaves_the_call(slow: Slow) -> None:
     def called() -> int:
         _thread.interrupt_main()
