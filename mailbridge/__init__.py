@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mailbridge.client.connection import SMTPConnection
+    from mailbridge.config.auth import needs_no_password
     from mailbridge.config.defaults import MessageDefaults
     from mailbridge.config.dkim import DKIMOptions
     from mailbridge.config.groups import (
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         Timeouts,
         TLSOptions,
     )
+    from mailbridge.config.layers import layered_options, with_each_timeout
     from mailbridge.config.masking import mask_settings, without_userinfo
     from mailbridge.config.oauth2 import OAuth2Options
     from mailbridge.config.proxies import ProxyURL, register_proxy
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "client.connection": ("SMTPConnection",),
+    "config.auth": ("needs_no_password",),
     "config.defaults": ("MessageDefaults",),
     "config.dkim": ("DKIMOptions",),
     "config.groups": (
@@ -85,6 +88,10 @@ _HOMES = {
         "RetryOptions",
         "Timeouts",
         "TLSOptions",
+    ),
+    "config.layers": (
+        "layered_options",
+        "with_each_timeout",
     ),
     "config.masking": (
         "mask_settings",
@@ -215,13 +222,16 @@ __all__ = [
     "VerifyReport",
     "clears_locals",
     "close_all",
+    "layered_options",
     "mailer_for",
     "mask_settings",
+    "needs_no_password",
     "open_channel",
     "register_proxy",
     "register_sasl",
     "render",
     "shown_name",
+    "with_each_timeout",
     "without_userinfo",
 ]
 

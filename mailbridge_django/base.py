@@ -186,7 +186,7 @@ class ConfiguredBackend(smtp.EmailBackend):
     @property
     def lacks_half_of_credentials(self) -> bool:
         """Whether a user name stands without a password, or the reverse: then Django does not log in."""
-        if self._config.has_credentials or naming.needs_no_password(self._options):
+        if self._config.has_credentials or mailbridge.needs_no_password(self._options.get("auth")):
             return False
         has_key = bool(self._options.get("password")) or self._options.get("oauth2") is not None
         return bool(self._options.get("username")) != has_key

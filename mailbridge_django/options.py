@@ -16,7 +16,15 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 import mailbridge
-from mailbridge import ConfigurationError, Secret, SMTPConfig, TLSOptions, clears_locals
+from mailbridge import (
+    ConfigurationError,
+    Secret,
+    SMTPConfig,
+    TLSOptions,
+    clears_locals,
+    needs_no_password,
+    with_each_timeout,
+)
 from mailbridge_django.compat import MailerMisconfigured
 
 #: mailbridge's options, beside those whose names Django has too. The core refuses what it can't do yet.
@@ -44,9 +52,6 @@ _SECRETS = frozenset({"password", "url", "client_secret", "refresh_token", "acce
 _SEALED = _SECRETS | {"oauth2", "service_account", "dkim", "servers"}
 _NOT_OF_THE_CORE = frozenset({"use_tls", "use_ssl", "ssl_keyfile", "ssl_certfile", "config_resolver"})
 # Named in `auth`, these log in without a password.
-_WITHOUT_PASSWORD = frozenset({"EXTERNAL", "GSSAPI", "ANONYMOUS"})
-# What the shorthand `timeout` stands for.
-_STAGES = ("connect", "greeting", "command", "data", "final")
 
 Options = dict[str, Any]
 
@@ -153,18 +158,11 @@ def with_client_certificate(options: Options) -> Options:
 def with_credentials(options: Options) -> Options:
     """`options` without credentials if either is empty: Django's way to say that there are none."""
     # Where there is no password, Django's default for it is "".
-    if options.get("oauth2") is not None or needs_no_password(options):
+    if options.get("oauth2") is not None or needs_no_password(options.get("auth")):
         return {name: value for name, value in options.items() if name != "password" or value}
     if options.get("username") == "" or options.get("password") == Secret(""):
         return {name: value for name, value in options.items() if name not in ("username", "password")}
     return options
-
-
-def needs_no_password(options: Options) -> bool:
-    """Whether `auth` names a mechanism that can log in by something else."""
-    named = options.get("auth") or ()
-    names = named.split(",") if isinstance(named, str) else named
-    return any(str(name).strip().upper() in _WITHOUT_PASSWORD for name in names)
 
 
 def of_the_core(options: Options) -> Options:
@@ -173,10 +171,7 @@ def of_the_core(options: Options) -> Options:
     Spelt out, they also win over those of a URL.
     """
     own = {name: value for name, value in options.items() if name not in _NOT_OF_THE_CORE}
-    seconds = own.pop("timeout", None)
-    if seconds is not None and isinstance(own.get("timeouts", {}), Mapping):
-        own["timeouts"] = {**dict.fromkeys(_STAGES, seconds), **own.get("timeouts", {})}
-    return own
+    return with_each_timeout(own)
 
 
 # By alias: the options last seen, and what they stand for.

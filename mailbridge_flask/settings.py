@@ -16,7 +16,14 @@ from typing import Any
 
 from flask import Flask
 
-from mailbridge import ConfigurationError, MailbridgeError, Secret, SMTPConfig, mask_settings
+from mailbridge import (
+    ConfigurationError,
+    MailbridgeError,
+    Secret,
+    SMTPConfig,
+    layered_options,
+    mask_settings,
+)
 from mailbridge_flask import flask_mail_keys
 from mailbridge_flask.addresses import AnyAddress, as_pair, sanitize_address
 
@@ -79,7 +86,7 @@ def read_settings(app: Flask) -> Settings:
         for name, options in _further_mailers(app).items()
     }
     if DEFAULT not in mailers:
-        options = _layered(own, flask_mail_keys.options_of(app, own))
+        options = _sealed(layered_options(own, flask_mail_keys.options_of(app, own)))
         mailers[DEFAULT] = _mailer_settings("The configuration of the default mailer", options)
     elif own:
         raise ConfigurationError(
@@ -197,15 +204,6 @@ def _sealed_server(server: Any) -> Any:
         return server
     sealed = _sealed(server)
     return {**sealed, "config": _sealed_server(sealed["config"])} if "config" in sealed else sealed
-
-
-def _layered(above: dict[str, Any], beneath: dict[str, Any]) -> dict[str, Any]:
-    """`above` over `beneath`, group by group."""
-    merged = {**beneath, **above}
-    for name in above.keys() & beneath.keys():
-        if isinstance(above[name], dict) and isinstance(beneath[name], dict):
-            merged[name] = {**beneath[name], **above[name]}
-    return _sealed(merged)
 
 
 def _mailer_settings(where: str, options: dict[str, Any]) -> MailerSettings:

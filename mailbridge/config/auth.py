@@ -3,6 +3,7 @@
 Parses these options. The mechanisms are in `smtp.sasl`, and the login itself is `client.login`'s business.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from mailbridge.config.oauth2 import OAuth2Options, parse_oauth2
@@ -25,8 +26,7 @@ def parse_mechanisms(value: object) -> tuple[str, ...]:
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, (list, tuple, set, frozenset)):
         raise invalid("auth", f"must be a name or a list of names, not {type(value).__name__}")
-    texts = [as_text("auth", item).strip() for item in items]
-    names = tuple(dict.fromkeys(text if "." in text else text.upper() for text in texts))
+    names = tuple(dict.fromkeys(_names(as_text("auth", item) for item in items)))
     if names == ("AUTO",):
         return ()
     for name in names:
@@ -35,6 +35,12 @@ def parse_mechanisms(value: object) -> tuple[str, ...]:
         elif custom(name) is None:
             _require_built_in(name)
     return names
+
+
+def _names(auth: str | Iterable[str]) -> list[str]:
+    """The names in upper case, and the dotted paths, of a list or a comma-separated text."""
+    texts = [text.strip() for text in (auth.split(",") if isinstance(auth, str) else map(str, auth))]
+    return [text if "." in text else text.upper() for text in texts]
 
 
 def require_fit(names: tuple[str, ...], *, has_token: bool) -> None:
@@ -46,9 +52,9 @@ def require_fit(names: tuple[str, ...], *, has_token: bool) -> None:
         raise invalid("auth", f"names {', '.join(names)}, which can't send the token of the option oauth2")
 
 
-def may_lack_password(names: tuple[str, ...]) -> bool:
-    """Whether a mechanism is named that can log in without a password."""
-    return any(name in WITHOUT_PASSWORD or custom(name) is not None for name in names)
+def needs_no_password(auth: str | Iterable[str] | None) -> bool:
+    """Whether the option `auth` names a mechanism that can log in without a password."""
+    return any(name in WITHOUT_PASSWORD or name in registered or "." in name for name in _names(auth or ()))
 
 
 def _require_mechanism(path: str) -> None:
@@ -78,7 +84,7 @@ def parse_credentials(username: Any, password: Any, auth: tuple[str, ...], oauth
         username = password = None
     if oauth2 is not None:
         return {"username": username, "password": None, "oauth2": _oauth2(oauth2, username, password)}
-    if (username is None) != (password is None) and not (password is None and may_lack_password(auth)):
+    if (username is None) != (password is None) and not (password is None and needs_no_password(auth)):
         missing, given = ("password", "username") if password is None else ("username", "password")
         raise invalid(given, f"is given without {missing}")
     return {"username": username, "password": password, "oauth2": None}

@@ -160,11 +160,15 @@ class RetryOptions:
 Credential = Secret | Callable[[], str]
 
 
+#: What the shorthand `timeout` stands for.
+LIMITS_OF_TIMEOUT = ("connect", "greeting", "command", "data", "final")
+
+
 def parse_timeouts(shorthand: object, value: object) -> Timeouts:
     if isinstance(value, Timeouts) or shorthand is None:
         return build_group(Timeouts, "timeouts", value)
     seconds = as_seconds("timeout", shorthand)
-    same = dict.fromkeys(("connect", "greeting", "command", "data", "final"), seconds)
+    same = dict.fromkeys(LIMITS_OF_TIMEOUT, seconds)
     if not isinstance(value, Mapping):
         raise invalid("timeouts", f"must be a mapping of options, not {type(value).__name__}")
     return build_group(Timeouts, "timeouts", {**same, **value})

@@ -25,6 +25,7 @@ from mailbridge.config.groups import (
     parse_retry,
     parse_timeouts,
 )
+from mailbridge.config.layers import layered_options, with_each_timeout
 from mailbridge.config.options import Options
 from mailbridge.config.services import with_service
 from mailbridge.config.urls import options_of_url
@@ -44,13 +45,10 @@ C = TypeVar("C")
 S = TypeVar("S")
 
 KNOWN = sorted(Options.__annotations__)
-_GROUPS = ("tls", "timeouts", "pool", "rate", "retry", "oauth2", "defaults", "dkim", "dsn")
 # Each server names these for itself: a password that was meant for one must not go to another.
 OF_ONE_SERVER = ("url", "service", "host", "port", "username", "password", "oauth2")
 # These are about a send as a whole, whichever servers it tries.
 OF_THE_MAILER = ("servers", "retry", "defaults", "dkim")
-# What the shorthand `timeout` stands for.
-_STAGES = ("connect", "greeting", "command", "data", "final")
 _OWN_NAMES = ("priority", "weight", "config")
 
 
@@ -77,7 +75,7 @@ class _Servers:
         self._config_class = config_class
         self._server_class = server_class
         self._options = options
-        self._defaults = _with_spelt_timeouts({n: v for n, v in options.items() if n not in OF_THE_MAILER})
+        self._defaults = with_each_timeout({n: v for n, v in options.items() if n not in OF_THE_MAILER})
 
     def parse(self) -> dict[str, Any]:
         _refuse_beside_servers(self._options)
@@ -127,8 +125,8 @@ class _Servers:
             return value
         if not isinstance(value, Mapping):
             value = {"url": value}
-        own = _with_spelt_timeouts(with_service(_with_url(_named(value))))
-        return self._config_class(**_layered(own, self._defaults))
+        own = with_each_timeout(with_service(_with_url(_named(value))))
+        return self._config_class(**layered_options(own, self._defaults))
 
 
 def _refuse_beside_servers(options: Mapping[str, Any]) -> None:
@@ -138,15 +136,6 @@ def _refuse_beside_servers(options: Mapping[str, Any]) -> None:
             error = invalid(name, "can't stand beside 'servers'")
             error.hint = f"Each server has its own: servers=[{{{name!r}: ...}}, ...]."
             raise error
-
-
-def _with_spelt_timeouts(options: Mapping[str, Any]) -> dict[str, Any]:
-    """`options` with the limits that `timeout` stands for, so that layers can be laid over each other."""
-    spelt = dict(options)
-    limits = spelt.get("timeouts", {})
-    if "timeout" in spelt and isinstance(limits, Mapping):
-        spelt["timeouts"] = {**dict.fromkeys(_STAGES, spelt.pop("timeout")), **limits}
-    return spelt
 
 
 def _refuse_values(config: Any) -> None:
@@ -229,17 +218,7 @@ def _with_url(options: dict[str, Any]) -> dict[str, Any]:
     url = options.pop("url", None)
     if url is None:
         return options
-    return _layered(options, options_of_url(url))
-
-
-def _layered(above: Mapping[str, Any], beneath: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` over `beneath`, group by group."""
-    merged = {**beneath, **above}
-    for name in _GROUPS:
-        groups = (beneath.get(name), above.get(name))
-        if all(isinstance(group, Mapping) for group in groups):
-            merged[name] = {**groups[0], **groups[1]}  # type: ignore[dict-item]  # mappings, as just seen
-    return merged
+    return layered_options(options, options_of_url(url))
 
 
 def _disable(value: object) -> tuple[str, ...]:

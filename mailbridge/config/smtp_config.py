@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Unpack
 
-from mailbridge.config.auth import may_lack_password
+from mailbridge.config.auth import needs_no_password
 from mailbridge.config.defaults import MessageDefaults
 from mailbridge.config.dkim import DKIMOptions
 from mailbridge.config.groups import (
@@ -148,7 +148,7 @@ class SMTPConfig:
     @property
     def has_credentials(self) -> bool:
         """Whether a login is wanted: with a user, or by a mechanism that needs none."""
-        return self.username is not None or may_lack_password(self.auth)
+        return self.username is not None or needs_no_password(self.auth)
 
 
 assert {f.name for f in fields(SMTPConfig)} <= set(KNOWN)  # noqa: S101  # one vocabulary, held at import

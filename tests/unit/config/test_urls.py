@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from mailbridge import ConfigurationError, SMTPConfig
 from mailbridge.config.groups import TLSOptions
-from mailbridge.config.parsing import _GROUPS, KNOWN
+from mailbridge.config.layers import _GROUPS
+from mailbridge.config.parsing import KNOWN
 from mailbridge.config.urls import IN_URLS, SETTINGS_ONLY
 from mailbridge.message.delivery_options import DSN
 from mailbridge.secret import Secret
