@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(READY)
 	$(RUN) testproject/demo.py
 
-# Tests wait more than they work, so five runs go side by side; four of them print when they have ended.
+# Tests wait more than they work, so six runs go side by side; five of them print when they have ended.
 # nox goes on after a failed session; the summary, which ends with the totals, has the last word either way.
 test: $(READY)
 	rm -rf .nox/reports && mkdir -p .nox/reports
@@ -28,8 +28,9 @@ test: $(READY)
 		$(RUN) -m nox -s acceptance --report .nox/reports/acceptance.json >.nox/acceptance.log 2>&1 & \
 		$(RUN) -m nox -s campaigns --report .nox/reports/campaigns.json >.nox/campaigns.log 2>&1 & \
 		$(RUN) -m nox -s core tools --report .nox/reports/core.json >.nox/core.log 2>&1 & \
-		$(RUN) -m nox -s lint full --report .nox/reports/full.json; \
-		wait; cat .nox/campaigns.log .nox/acceptance.log .nox/core.log .nox/versions.log
+		$(RUN) -m nox -s integration --report .nox/reports/integration.json >.nox/integration.log 2>&1 & \
+		$(RUN) -m nox -s lint units --report .nox/reports/units.json; \
+		wait; cat .nox/integration.log .nox/campaigns.log .nox/acceptance.log .nox/core.log .nox/versions.log
 	@$(RUN) tests/summary.py .nox/reports
 
 # One process for each of two cores, and hypothesis briefly: what is wanted while one writes.

@@ -4,7 +4,7 @@
 found here is left out, and the summary says so.
 
     .venv/bin/python -m nox -l                       which sessions there are
-    .venv/bin/python -m nox -s full -- -k pool       hand arguments to pytest
+    .venv/bin/python -m nox -s units -- -k pool      hand arguments to pytest
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REPORTS = HERE / ".nox" / "reports"
 BASE_PYTHON = "{}.{}".format(*sys.version_info)
 # Each supported Django release series, with the Python that its environment takes.
 SUPPORTED = (("3.11", "5.2"), ("3.12", "6.0"), ("3.13", "6.1"))
-# `full` has hypothesis think as long as it likes; other environments look for differences between versions.
+# `units` has hypothesis think as long as it likes; other environments look for differences between versions.
 BRIEF = {"MAILBRIDGE_HYPOTHESIS": "brief"}
 # Run outside the project, so that only the wheel can answer.
 WHEEL_CHECK = """
@@ -55,7 +55,7 @@ def output_of(*command: str | Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.strip()
 
 
-# The unit tests run as a whole on the Python of `make` and on this one (`core`).
+# The unit tests run as a whole on the Python of `make` (`units`) and on this one (`core`).
 NEWEST = next(filter(None, (interpreter(python) for python, _ in reversed(SUPPORTED))), sys.executable)
 
 
@@ -88,10 +88,15 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
-def full(session: nox.Session) -> None:
-    """Units, frameworks and real servers, in the environment that make has built (Django 5.2)."""
-    elsewhere = ("--ignore=tests/acceptance", "--ignore=tests/tools")
-    run_pytest(session, "tests", *elsewhere, "-m", "not campaign", python=sys.executable)
+def units(session: nox.Session) -> None:
+    """Units and frameworks, in the environment that make has built (Django 5.2)."""
+    run_pytest(session, "tests/unit", "tests/django", "tests/flask", python=sys.executable)
+
+
+@nox.session(python=False)
+def integration(session: nox.Session) -> None:
+    """Real servers: Postfix, Dovecot, Exim, OpenSMTPD, proxies, Redis."""
+    run_pytest(session, "tests/integration", "-m", "not campaign", python=sys.executable)
 
 
 @nox.session(python=False)

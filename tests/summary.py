@@ -22,8 +22,9 @@ def count_tests(report: Path) -> tuple[int, int, int]:
 
 
 def main(folder: Path) -> int:
-    # Five runs of nox, side by side, wrote one each; a missing one is a run that did not come to its end.
-    listings = [folder / f"{name}.json" for name in ("full", "campaigns", "acceptance", "core", "versions")]
+    # Six runs of nox, side by side, wrote one each; a missing one is a run that did not come to its end.
+    runs = ("units", "integration", "campaigns", "acceptance", "core", "versions")
+    listings = [folder / f"{name}.json" for name in runs]
     sessions = [
         session for path in listings if path.exists() for session in json.loads(path.read_text())["sessions"]
     ]
