@@ -110,7 +110,7 @@ class SMTPConnection:
 
     @property
     def is_open(self) -> bool:
-        return self._driver is not None and self._driver.is_open
+        return self._driver is not None and self._driver.stream.is_open
 
     @property
     def secure(self) -> bool:
@@ -373,7 +373,7 @@ class SMTPConnection:
         return deadline if isinstance(deadline, Deadline) else Deadline.after(deadline, self._clock)
 
     def _opened(self) -> Driver:
-        if self._driver is None or not self._driver.is_open:
+        if self._driver is None or not self._driver.stream.is_open:
             raise ConnectionLost("The session is closed", stage="connection", server=self.config.server)
         return self._driver
 

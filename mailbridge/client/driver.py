@@ -83,16 +83,13 @@ class Driver:
         self._dialing = dialing
         self._clock = clock
         self._began = clock()
-        masked = self.wire.redactor.masked
-        self._dialogue = DialogueLog(connection_id, is_on=config.debug, log=log, mask=masked)
+        self._dialogue: DialogueLog | None = None
+        if config.debug:
+            self._dialogue = DialogueLog(connection_id, log=log, mask=self.wire.redactor.masked)
         self._handshake: Handshake | None = None
         self._whole = self._period = NEVER
         self._is_waited_for = True
         self._has_written_content = False
-
-    @property
-    def is_open(self) -> bool:
-        return self.stream.is_open
 
     def run(self, flow: Coroutine[Step, Any, R], deadline: Deadline, others: Performers = _NO_OTHERS) -> R:
         """The flow's result, or what it raises, with server and hint on it.
@@ -124,7 +121,8 @@ class Driver:
             raise
         finally:
             flow.close()
-            self._dialogue.interrupted()
+            if self._dialogue is not None:
+                self._dialogue.interrupted()
 
     def _perform(self, step: Step, others: Performers) -> object:
         began = self._clock() if step.stage else 0.0
@@ -166,14 +164,16 @@ class Driver:
 
     def _limit(self, limit: Limit) -> Deadline:
         seconds: float | None = _REST_SECONDS if limit == "rest" else getattr(self._config.timeouts, limit)
-        deadline = self._whole.within(seconds)
-        return deadline if self._has_written_content else deadline.before_content
+        whole = self._whole
+        at = whole.at if self._has_written_content else min(whole.at, whole.of_commands)
+        return Deadline(at if seconds is None else min(at, whole.clock() + seconds), whole.clock)
 
     def _transfer(self, step: Transfer) -> bytes:
         if step.is_new:
             self._period = self._limit(step.limit)
         if step.data:
-            self._dialogue.sent(step.shown)
+            if self._dialogue is not None:
+                self._dialogue.sent([command.shown for command in step.commands])
             if not self._send(step.data, step.stage):
                 # What the server said before it hung up is worth more than the broken pipe.
                 return self._received(self._look() or b"", step.spent)
@@ -190,7 +190,8 @@ class Driver:
             self.round_trips += 1
             if spent is not None:
                 spent.round_trips += 1
-        self._dialogue.received(data)
+        if self._dialogue is not None:
+            self._dialogue.received(data)
         return data
 
     def _look(self) -> bytes | None:
@@ -204,9 +205,10 @@ class Driver:
         self._has_written_content = True
         if step.is_new:
             self._period = self._limit("data")
-        if step.shown:
-            self._dialogue.sent((step.shown,))
-        self._dialogue.content(len(step.content))
+        if self._dialogue is not None:
+            if step.command is not None and step.command.line:
+                self._dialogue.sent([step.command.shown])
+            self._dialogue.content(len(step.content))
         if not step.stops_early:
             return len(step.content) if self._send(bytes(step.content), step.stage) else 0
         self._is_waited_for = True
@@ -253,7 +255,7 @@ class Driver:
 
     def unusable_reason(self) -> str | None:
         """Why the connection can't be used again; None if it can. A look that costs no round trip."""
-        if not self.is_open:
+        if not self.stream.is_open:
             return "closed"
         if not self.wire.is_quiet:
             return "out of step"
@@ -266,7 +268,7 @@ class Driver:
 
     def close(self) -> None:
         """Say QUIT if that costs no wait, and hang up. Never raises, never awaits the answer."""
-        if self.is_open and self.wire.is_quiet:
+        if self.stream.is_open and self.wire.is_quiet:
             with suppress(OSError):
                 self.stream.send(bytes(commands.QUIT), Deadline.after(_GOODBYE_SECONDS))
         self.hang_up()
@@ -275,7 +277,7 @@ class Driver:
         """Close without a word; a TLS session is kept for the next connection."""
         if self._handshake is not None:
             self._handshake.remember_session()
-        was_open = self.is_open
+        was_open = self.stream.is_open
         self.stream.close()
         if was_open:
             self._log.closed(self._connection_id, seconds=self._clock() - self._began)

@@ -16,46 +16,40 @@ _CODE = re.compile(rb"[2-5][0-9][0-9](?=[ -])")
 
 
 class DialogueLog:
-    """Writes one line for each line of the dialogue, if the option `debug` is set.
+    """Writes one line for each line of the dialogue. There is one only if the option `debug` is set.
 
     `mask` takes out of a line of the server what it must not show. A line is written when all of it has
     come: what a read ends within is a part of a secret, perhaps, which nobody recognises.
     """
 
-    __slots__ = ("_connection_id", "_hides_replies", "_is_on", "_log", "_mask", "_shows_code", "_unfinished")
+    __slots__ = ("_connection_id", "_hides_replies", "_log", "_mask", "_shows_code", "_unfinished")
 
     def __init__(
         self,
         connection_id: str,
         *,
-        is_on: bool,
         log: Log = _ANY_SERVER,
         mask: Callable[[str], str] = str,
     ) -> None:
         self._log = log
         self._connection_id = connection_id
-        self._is_on = is_on
         self._mask = mask
         self._hides_replies = False
         self._shows_code = False
         self._unfinished = b""
 
     def sent(self, lines: Iterable[str]) -> None:
-        for line in lines if self._is_on else ():
+        for line in lines:
             self._hides("***" in line)
             self._write("C", printable(line))
 
     def content(self, size: int) -> None:
-        if not self._is_on:
-            return
         self._hides(False)
         if size:
             self._write("C", f"<{size} bytes of content>")
 
     def received(self, data: bytes) -> None:
         """Bytes of the server; none at its end of file."""
-        if not self._is_on:
-            return
         *lines, self._unfinished = (self._unfinished + data).split(b"\n")
         for line in lines:
             self._received_line(line.removesuffix(b"\r"))

@@ -56,14 +56,6 @@ class OpenTransaction:
     spent: Spent
     _commits: tuple[Call, ...] = ()
 
-    def call(self, command: Command) -> Call:
-        """As `Wire.call`."""
-        return self.wire.call(command, self)
-
-    def expect(self, command: Command) -> Call:
-        """As `Wire.expect`."""
-        return self.wire.expect(command, self)
-
     def commit(self, calls: Sequence[Call], command: Command) -> None:
         """From here on `calls` stand for `command`: in doubt once released, until answered.
 
@@ -124,7 +116,8 @@ class Wire:
         """
         call = Call(command, transaction, is_released=True)
         self._unanswered.append(call)
-        self.feed(b"")
+        if not self.parser.is_empty:
+            self.feed(b"")
         return call
 
     def add_committed(self, transaction: OpenTransaction) -> None:
@@ -138,7 +131,7 @@ class Wire:
     def outgoing(self) -> tuple[Command, ...]:
         """The commands that may be written now, in one piece. They count as sent from here on."""
         released: list[Command] = []
-        while self._queued and self._may_release(self._queued[0].command):
+        while self._queued and (not self._unanswered or self._may_release(self._queued[0].command)):
             call = self._queued.popleft()
             call.is_released = True
             call.weight = len(call.command.line) + 2
@@ -150,8 +143,6 @@ class Wire:
         return tuple(released)
 
     def _may_release(self, command: Command) -> bool:
-        if not self._unanswered:
-            return True
         behind_a_group = self._unanswered[-1].command.ends_group
         return not behind_a_group and self._unanswered_bytes + len(command.line) + 2 <= self.window
 
@@ -196,7 +187,9 @@ class Wire:
     @property
     def is_quiet(self) -> bool:
         """Nothing queued, nothing unanswered, no byte unread: the two sides are in step."""
-        return not (self.is_over or self._queued or self._unanswered or self.has_unread())
+        if self.is_over or self._queued or self._unanswered:
+            return False
+        return self.parser.is_empty or not self.has_unread()
 
     def has_unread(self) -> bool:
         """Whether the server said more than it was asked; empty lines are nothing."""

@@ -20,8 +20,8 @@ from mailbridge.smtp import commands
 from mailbridge.smtp.commands import Command
 from mailbridge.smtp.dot_stuffing import END_OF_DATA, DotStuffer
 from mailbridge.smtp.flows.steps import (
+    LOOK,
     NO_ANSWER,
-    Look,
     ReadPiece,
     WriteContent,
     answer,
@@ -125,7 +125,7 @@ async def after_354(transaction: OpenTransaction, source: ContentReader, answers
     From the moment the dot may leave, the outcome is in doubt.
     """
     is_answered = transaction.wire.has_unread()  # a refusal may come in one piece with the 354
-    ends = [transaction.expect(commands.CONTENT) for _ in range(answers)]
+    ends = [transaction.wire.expect(commands.CONTENT, transaction) for _ in range(answers)]
     if is_answered:
         raise await _early(transaction.wire, ends[0])
     source.tell(0)
@@ -153,7 +153,7 @@ async def in_chunks(transaction: OpenTransaction, source: ContentReader, answers
         held = piece
     await chunks.settle(0)
     await nothing_is_there(transaction.wire, "content")
-    ends = [transaction.expect(commands.CONTENT) for _ in range(answers)]
+    ends = [transaction.wire.expect(commands.CONTENT, transaction) for _ in range(answers)]
     last = commands.bdat(len(held), last=True)
     await _finish(transaction, source, bytes(last) + held, ends, last)
     return ends
@@ -182,14 +182,15 @@ class _Chunks:
         await self.settle(_CHUNKS_UNDER_WAY - 1 if wire.window else 0)
         if not self._pending:
             await nothing_is_there(wire, command.stage)
-        self._pending.append(self._transaction.expect(command))
-        rest, shown = memoryview(bytes(command) + chunk), command.shown
+        self._pending.append(self._wire.expect(command, self._transaction))
+        rest: memoryview = memoryview(bytes(command) + chunk)
+        first: Command | None = command
         while rest:
             is_new = self._source.starts_time(len(rest))
-            written = await WriteContent(rest, command.stage, True, is_new, shown, self._transaction.spent)
-            rest, shown = rest[written:], ""
+            written = await WriteContent(rest, command.stage, True, is_new, first, self._transaction.spent)
+            rest, first = rest[written:], None
             if rest:
-                take_in(wire, await Look() or b"", command.stage)
+                take_in(wire, await LOOK or b"", command.stage)
                 await self._check(is_whole=False)
 
     async def settle(self, most: int) -> None:
@@ -217,31 +218,33 @@ async def _write(
     source: ContentReader,
     data: bytes | memoryview,
     end: Call,
-    shown: str = "",
+    command: Command | None = None,
 ) -> None:
     """Write what does not commit the message. An answer that comes now is a refusal."""
     rest = memoryview(data)
     while rest:
         is_new = source.starts_time(len(rest))
-        written = await WriteContent(rest, "content", True, is_new, shown, transaction.spent)
-        rest, shown = rest[written:], ""
+        written = await WriteContent(rest, "content", True, is_new, command, transaction.spent)
+        rest, command = rest[written:], None
         if rest:
-            await _require_unanswered(transaction.wire, end, await Look())
+            await _require_unanswered(transaction.wire, end, await LOOK)
 
 
 async def _finish(
     transaction: OpenTransaction, source: ContentReader, data: bytes, ends: list[Call], command: Command
 ) -> None:
     """Write what ends the content; from the last bytes on, `ends` stand for the `command` that commits."""
-    view, shown = memoryview(data), command.shown
+    view = memoryview(data)
     border = max(0, len(data) - _LAST_BYTES)
     if border:
-        await _write(transaction, source, view[:border], ends[0], shown)
+        await _write(transaction, source, view[:border], ends[0], command)
     # Before the commit, since after it nothing is certain until the answer.
-    while (said := await Look()) is not None:
+    while (said := await LOOK) is not None:
         await _require_unanswered(transaction.wire, ends[0], said)
     transaction.commit(ends, command)
-    await WriteContent(bytes(view[border:]), "final", False, True, "" if border else shown, transaction.spent)
+    await WriteContent(
+        bytes(view[border:]), "final", False, True, None if border else command, transaction.spent
+    )
     source.is_written()
 
 

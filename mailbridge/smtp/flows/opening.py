@@ -8,7 +8,7 @@ from mailbridge.reply import Reply
 from mailbridge.smtp import commands
 from mailbridge.smtp.capabilities import EMPTY, Capabilities
 from mailbridge.smtp.flows.steps import (
-    Look,
+    LOOK,
     StartTls,
     Transfer,
     answer,
@@ -65,7 +65,7 @@ async def start_tls(wire: Wire) -> None:
     reply = await answer(wire, wire.call(commands.STARTTLS))
     if reply.code != 220:
         raise NotSupported("The server refused STARTTLS", extension="STARTTLS", stage="tls", reply=reply)
-    if not (wire.parser.is_empty and wire.is_quiet) or await Look() is not None:
+    if not (wire.parser.is_empty and wire.is_quiet) or await LOOK is not None:
         # Section 6: what an attacker put behind the 220 must not be read as said under TLS.
         raise ProtocolViolation("The server sent more than one reply to STARTTLS", stage="tls")
     await StartTls()

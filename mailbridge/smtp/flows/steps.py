@@ -26,13 +26,13 @@ NO_ANSWER = (ConnectionLost, ProtocolViolation, DeadlineExceeded)
 class Transfer:
     """Write `data` in one piece, then read. Gives the bytes read; b"" is end-of-file.
 
-    `shown` is what logs may say of it. `stage` is for errors and timings. `limit` names the time
+    `commands` are what `data` says. `stage` is for errors and timings. `limit` names the time
     limit, which starts anew with `is_new` and goes on otherwise, so that a peer can't stretch it
     byte by byte. What it costs is added to `spent`, too.
     """
 
     data: bytes = field(repr=False)
-    shown: tuple[str, ...] = field(repr=False)
+    commands: tuple[Command, ...] = field(repr=False)
     stage: str
     limit: Limit
     is_new: bool
@@ -52,21 +52,24 @@ class Look:
         return (yield self)
 
 
+LOOK = Look()
+
+
 @dataclass(frozen=True, slots=True)
 class WriteContent:
     """Write `content` within the time limit `data`, which starts anew with `is_new`.
 
     With `stops_early`, look before and between the pieces and stop as soon as the server has said
     something: it may be refusing (RFC 5321 section 4.1.1.4 has it wait for the dot, but it need
-    not). Gives how many bytes were written. `shown` is what logs may say of it beside its size. What
-    it costs is added to `spent`, too.
+    not). Gives how many bytes were written. `command` is one that `content` begins with. What it costs
+    is added to `spent`, too.
     """
 
     content: bytes | memoryview = field(repr=False)
     stage: str
     stops_early: bool
     is_new: bool = True
-    shown: str = ""
+    command: Command | None = None
     spent: Spent | None = field(default=None, repr=False)
 
     def __await__(self) -> Generator["WriteContent", int, int]:
@@ -183,7 +186,7 @@ async def answer(wire: Wire, call: Call, *, limit: Limit = "command") -> Reply:
     which it may do at any point (RFC 5321 section 3.8); `ProtocolViolation` when the two sides are
     out of step.
     """
-    reply = await any_answer(wire, call, limit=limit)
+    reply = call.reply if call.reply is not None else await any_answer(wire, call, limit=limit)
     if reply.code in (221, 421):
         wire.is_over = True
         raise ConnectionLost("The server closed the session", stage=call.command.stage, reply=reply)
@@ -204,16 +207,15 @@ async def any_answer(wire: Wire, call: Call, *, limit: Limit, is_new: bool = Tru
 
 
 def _write_and_read(commands: tuple[Command, ...], call: Call, limit: Limit, is_new: bool) -> Transfer:
-    shown = tuple([command.shown for command in commands])
     spent = call.transaction.spent if call.transaction is not None else None
-    data = b"".join(map(bytes, commands))
-    return Transfer(data, shown, call.command.stage, limit, is_new or bool(commands), spent)
+    data = b"".join([command.line + b"\r\n" for command in commands])
+    return Transfer(data, commands, call.command.stage, limit, is_new or bool(commands), spent)
 
 
 async def nothing_is_there(wire: Wire, stage: str) -> None:
     """In step: before a command that answers to nothing pending, there is nothing to be read."""
     while not wire.has_unread():
-        data = await Look()
+        data = await LOOK
         if data is None:
             return
         if not data:

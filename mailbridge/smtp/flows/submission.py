@@ -3,13 +3,14 @@
 Tries nothing again that may have been accepted. What it says in which transaction was planned before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from mailbridge.errors import ConnectionLost, InvalidMessage, MailbridgeError, RecipientsRefused
 from mailbridge.reply import Reply
 from mailbridge.smtp.flows.connection import ConnectionState
-from mailbridge.smtp.flows.steps import AskPermit, SayGoodbye
+from mailbridge.smtp.flows.steps import AskPermit, SayGoodbye, Step
 from mailbridge.smtp.flows.transaction import Outcome, Transaction, transact
 from mailbridge.smtp.wire import Spent, Wire
 
@@ -29,15 +30,18 @@ class Submission:
     is_paced: bool
     spent: Spent
 
-    async def run(self, transaction: Transaction, groups: Sequence[Sequence[str]]) -> Outcome:
-        """Send the message; gives who has it, and who was refused.
+    def run(self, transaction: Transaction, groups: Sequence[Sequence[str]]) -> Coroutine[Step, Any, Outcome]:
+        """Send the message; gives who has it, and who was refused. Raises as `transact` does."""
+        if len(groups) == 1 and not self.state.is_worn:
+            return self._to_all(transaction)  # no frame more than the usual message needs
+        return self._to_groups(transaction, groups)
 
-        Raises as `transact` does. Groups stand for themselves: if some recipients have the message, what
-        becomes of the others is told, and raised only if it is unknown.
+    async def _to_groups(self, transaction: Transaction, groups: Sequence[Sequence[str]]) -> Outcome:
+        """If some recipients have the message, what becomes of the others is told, and no error.
+
+        Unless it is unknown: then it is raised.
         """
         await self._require_room(len(groups))
-        if len(groups) == 1:
-            return await self._to_all(transaction)
         done = Outcome((), {}, Reply(0))
         for group in groups:
             done = _joined(done, await self._to_group(replace(transaction, recipients=group), done))
@@ -81,7 +85,10 @@ class Submission:
 
     async def _to_all(self, transaction: Transaction) -> Outcome:
         """Recipients above the server's limit (RFC 5321 section 4.5.3.1.10) go in further transactions."""
-        done = await self._transact(transaction)
+        done = await transact(self.wire, await self._begun(transaction), self.spent)
+        self.state.needs_reset = False
+        if not done.rejected:
+            return done
         taken = len(done.accepted)
         while rest := [
             a for a, reply in done.rejected.items() if a not in done.late and is_one_too_many(reply, taken)
@@ -101,7 +108,9 @@ class Submission:
         The first ones have it: an error would have the whole message sent to them again.
         """
         try:
-            return await self._transact(transaction)
+            more = await transact(self.wire, await self._begun(transaction), self.spent)
+            self.state.needs_reset = False
+            return more
         except MailbridgeError as error:
             if not error.outcome_unknown:
                 return None
@@ -111,7 +120,8 @@ class Submission:
             interrupt.outcome_unknown = True  # type: ignore[attr-defined]  # it can't carry a result
             raise
 
-    async def _transact(self, transaction: Transaction) -> Outcome:
+    async def _begun(self, transaction: Transaction) -> Transaction:
+        """The next one on this connection, which may begin now."""
         state = self.state
         if state.needs_reset:
             transaction = replace(transaction, resets_first=True)
@@ -119,9 +129,7 @@ class Submission:
             await AskPermit()
         state.transactions += 1
         state.needs_reset = True  # unless it succeeds: refused, or given up before the content
-        outcome = await transact(self.wire, transaction, self.spent)
-        state.needs_reset = False
-        return outcome
+        return transaction
 
 
 def is_one_too_many(reply: Reply, accepted: int) -> bool:

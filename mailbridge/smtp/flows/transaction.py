@@ -75,12 +75,14 @@ async def transact(wire: Wire, transaction: Transaction, spent: Spent | None = N
     """
     opened = wire.begin(spent)
     try:
-        reset = opened.call(commands.RSET) if transaction.resets_first else None
-        mail = opened.call(commands.mail_from(transaction.sender, transaction.mail_parameters))
+        reset = wire.call(commands.RSET, opened) if transaction.resets_first else None
+        mail = wire.call(commands.mail_from(transaction.sender, transaction.mail_parameters), opened)
         parameters = transaction.recipient_parameters
-        rcpts = {a: opened.call(commands.rcpt_to(a, parameters.get(a, ()))) for a in transaction.recipients}
+        rcpts = {
+            a: wire.call(commands.rcpt_to(a, parameters.get(a, ())), opened) for a in transaction.recipients
+        }
         waits = transaction.all_or_none or transaction.chunking
-        data = None if waits else opened.call(commands.DATA)
+        data = None if waits else wire.call(commands.DATA, opened)
         if reset is not None:
             await _reset(wire, reset)
         refusal = await _envelope(opened, transaction, mail, rcpts)
@@ -107,7 +109,7 @@ async def _message(
     if transaction.chunking:
         ends = await in_chunks(opened, source, answers)
     else:
-        await _start_content(wire, data or opened.call(commands.DATA))
+        await _start_content(wire, data or wire.call(commands.DATA, opened))
         ends = await after_354(opened, source, answers)
     if transaction.lmtp:
         return await _verdicts_of_recipients(wire, dict(zip(accepted, ends, strict=True)), rejected)
@@ -136,7 +138,7 @@ async def _reset(wire: Wire, reset: Call) -> None:
 async def _verdict(wire: Wire, call: Call) -> Reply:
     """The reply to a command that can only be accepted or refused; another belongs somewhere else."""
     reply = await answer(wire, call)
-    if not call.is_decided:
+    if reply.code // 100 == 3:
         raise ProtocolViolation(
             "The server answered with neither yes nor no", stage=call.command.stage, reply=reply
         )
@@ -162,6 +164,8 @@ async def _envelope(
     for call in rcpts.values():
         await _verdict(wire, call)
     rejected = _rejected(rcpts)
+    if not rejected:
+        return None
     if len(rejected) == len(rcpts):
         what = "Every recipient was refused"
     elif rejected and transaction.all_or_none:
@@ -190,7 +194,7 @@ async def _abandon(opened: OpenTransaction, data: Call | None, *, has_lone_dot: 
         wire.is_over = True
         return
     await nothing_is_there(wire, "content")
-    lone_dot = opened.expect(commands.CONTENT)
+    lone_dot = wire.expect(commands.CONTENT, opened)
     await WriteContent(END_OF_DATA, "content", stops_early=False, spent=opened.spent)
     await answer(wire, lone_dot)
 

@@ -1,5 +1,6 @@
 """The driver: steps on a real stream, time limits, end-of-file and what is counted."""
 
+import logging
 import socket
 import sys
 import time
@@ -16,6 +17,7 @@ from mailbridge.deadline import NEVER, Clock, Deadline
 from mailbridge.errors import ConnectionLost, DeadlineExceeded, InvalidMessage, ReplyTimeout
 from mailbridge.logs import Log
 from mailbridge.net.stream import Stream
+from mailbridge.smtp import commands
 from mailbridge.smtp.flows.steps import Look, ReadPiece, Transfer, WriteContent
 
 Pair = tuple[Driver, socket.socket]
@@ -43,7 +45,7 @@ async def one(step: Transfer | Look | WriteContent | ReadPiece) -> object:
 def test_transfer_writes_then_reads_and_counts_the_wait(pair: Pair) -> None:
     driver, server = pair
     server.sendall(b"250 ok\r\n")
-    assert driver.run(one(Transfer(b"NOOP\r\n", ("NOOP",), "noop", "command", True)), NEVER) == b"250 ok\r\n"
+    assert driver.run(one(Transfer(b"NOOP\r\n", (), "noop", "command", True)), NEVER) == b"250 ok\r\n"
     assert server.recv(100) == b"NOOP\r\n"
     assert driver.round_trips == 1
     assert driver.seconds["noop"] > 0
@@ -171,6 +173,21 @@ def test_an_error_in_a_step_can_be_handled_by_the_flow(pair: Pair) -> None:
     assert pair[0].run(careful(), NEVER) == "handled"
 
 
+@pytest.mark.parametrize("debug", [False, True])
+def test_the_dialogue_is_logged_only_if_asked_for(debug: bool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    ours, theirs = socket.socketpair()
+    config = SMTPConfig(host="x", port=25, debug=debug)
+    driver = Driver(Stream(ours), config, Log.of(config), connection_id="1")
+    theirs.sendall(b"250 ok\r\n")
+    driver.run(one(Transfer(b"NOOP\r\n", (commands.NOOP,), "noop", "command", True)), NEVER)
+    driver.hang_up()
+    theirs.close()
+    assert [message for message in caplog.messages if "NOOP" in message or "250 ok" in message] == (
+        ["[1] C: NOOP", "[1] S: 250 ok"] if debug else []
+    )
+
+
 @pytest.mark.parametrize("at", [0, 1])
 def test_an_interrupt_between_two_steps_reaches_the_flow(pair: Pair, at: int) -> None:
     """The flow knows what is at stake: only it can mark the interrupt."""
@@ -200,7 +217,7 @@ def test_an_interrupt_between_two_steps_reaches_the_flow(pair: Pair, at: int) ->
     finally:
         sys.setprofile(None)
     assert caught.value.outcome_unknown  # type: ignore[attr-defined]
-    assert not pair[0].is_open
+    assert not pair[0].stream.is_open
 
 
 def test_a_flow_that_fails_is_closed(pair: Pair) -> None:

@@ -1,4 +1,4 @@
-"""The dialogue in the log: masked, one line each, only when asked for."""
+"""The dialogue in the log: masked, one line each."""
 
 import logging
 
@@ -14,7 +14,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 def test_one_line_for_each_line_with_the_connection_id(lines: pytest.LogCaptureFixture) -> None:
-    log = DialogueLog("c1", is_on=True)
+    log = DialogueLog("c1")
     log.sent(["EHLO me", "RSET"])
     log.received(b"250-a\r\n250 b\r\n")
     log.content(7)
@@ -31,7 +31,7 @@ def test_one_line_for_each_line_with_the_connection_id(lines: pytest.LogCaptureF
 
 
 def test_answers_to_secrets_show_their_code_only(lines: pytest.LogCaptureFixture) -> None:
-    log = DialogueLog("c1", is_on=True)
+    log = DialogueLog("c1")
     log.sent(["AUTH PLAIN ***"])
     log.received(b"535 what is hunter2\r\n")
     log.sent(["RSET"])
@@ -40,21 +40,14 @@ def test_answers_to_secrets_show_their_code_only(lines: pytest.LogCaptureFixture
 
 
 def test_control_characters_are_escaped(lines: pytest.LogCaptureFixture) -> None:
-    DialogueLog("c1", is_on=True).received(b"250 \x1b[31m\x00\xff\r\n")
+    DialogueLog("c1").received(b"250 \x1b[31m\x00\xff\r\n")
     assert lines.messages == [r"[c1] S: 250 \x1b[31m\x00\xff"]
-
-
-def test_silence_unless_asked_for(lines: pytest.LogCaptureFixture) -> None:
-    log = DialogueLog("c1", is_on=False)
-    log.sent(["EHLO me"])
-    log.received(b"250 ok\r\n")
-    assert lines.messages == []
 
 
 def test_an_answer_to_a_secret_that_comes_in_pieces_shows_nothing_of_them(
     lines: pytest.LogCaptureFixture,
 ) -> None:
-    log = DialogueLog("c1", is_on=True)
+    log = DialogueLog("c1")
     log.sent(["AUTH PLAIN ***"])
     for piece in (b"535 5", b".7.8 hun", b"ter2\r\n", b"250 hunter2\r\n"):
         log.received(piece)
@@ -62,7 +55,7 @@ def test_an_answer_to_a_secret_that_comes_in_pieces_shows_nothing_of_them(
 
 
 def test_the_mask_is_put_over_each_line_of_the_server(lines: pytest.LogCaptureFixture) -> None:
-    log = DialogueLog("c1", is_on=True, mask=lambda text: text.replace("hunter2", "***"))
+    log = DialogueLog("c1", mask=lambda text: text.replace("hunter2", "***"))
     log.received(b"250-hunter2\r\n250 ok\r\n")
     assert lines.messages == ["[c1] S: 250-***", "[c1] S: 250 ok"]
 
@@ -70,7 +63,7 @@ def test_the_mask_is_put_over_each_line_of_the_server(lines: pytest.LogCaptureFi
 @pytest.mark.parametrize("cut", range(1, len(b"250 is hunter2\r\n")))
 def test_lines_are_masked_whole_wherever_a_read_ends(cut: int, lines: pytest.LogCaptureFixture) -> None:
     said = b"250 is hunter2\r\n"
-    log = DialogueLog("c1", is_on=True, mask=lambda text: text.replace("hunter2", "***"))
+    log = DialogueLog("c1", mask=lambda text: text.replace("hunter2", "***"))
     log.received(said[:cut])
     log.sent(["NOOP"])
     log.received(said[cut:])
@@ -78,7 +71,7 @@ def test_lines_are_masked_whole_wherever_a_read_ends(cut: int, lines: pytest.Log
 
 
 def test_the_rest_of_a_hidden_line_stays_hidden(lines: pytest.LogCaptureFixture) -> None:
-    log = DialogueLog("c1", is_on=True)
+    log = DialogueLog("c1")
     log.sent(["AUTH PLAIN ***"])
     log.received(b"535 is hun")
     log.sent(["NOOP"])
@@ -87,7 +80,7 @@ def test_the_rest_of_a_hidden_line_stays_hidden(lines: pytest.LogCaptureFixture)
 
 
 def test_an_unfinished_line_shows_its_size(lines: pytest.LogCaptureFixture) -> None:
-    log = DialogueLog("c1", is_on=True)
+    log = DialogueLog("c1")
     log.received(b"250 is hunt")
     log.interrupted()
     log.received(b"250 is hun")

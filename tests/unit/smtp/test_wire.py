@@ -63,9 +63,9 @@ def test_replies_answer_calls_in_order_however_they_are_cut(size: int) -> None:
 def test_cancelled_calls_never_go_out() -> None:
     wire = Wire()
     transaction = wire.begin()
-    transaction.call(commands.RSET)
-    later = transaction.call(commands.DATA)
-    of_another = wire.begin().call(commands.RSET)
+    wire.call(commands.RSET, transaction)
+    later = wire.call(commands.DATA, transaction)
+    of_another = wire.call(commands.RSET, wire.begin())
     wire.outgoing()
     transaction.cancel_queued()
     wire.feed(b"250 ok\r\n")
@@ -93,7 +93,7 @@ def test_a_malformed_reply_has_the_stage_of_the_call_it_should_have_answered() -
 
 def committed(wire: Wire, answers: int = 1) -> OpenTransaction:
     transaction = wire.begin()
-    ends = [transaction.expect(commands.CONTENT) for _ in range(answers)]
+    ends = [wire.expect(commands.CONTENT, transaction) for _ in range(answers)]
     assert not transaction.is_in_doubt
     transaction.commit(ends, commands.END_OF_CONTENT)
     assert transaction.is_in_doubt
@@ -126,10 +126,10 @@ def test_the_wire_tells_which_transactions_are_in_doubt() -> None:
     wire = Wire(window=110)
     first, second, third = transactions = [wire.begin() for _ in range(3)]
     for transaction in transactions:
-        transaction.call(commands.mail_from(""))
-        transaction.call(commands.rcpt_to("a@x.example"))
+        wire.call(commands.mail_from(""), transaction)
+        wire.call(commands.rcpt_to("a@x.example"), transaction)
         last = commands.bdat(5, last=True)
-        transaction.commit([transaction.call(last)], last)
+        transaction.commit([wire.call(last, transaction)], last)
     assert wire.in_doubt == ()
     assert sum(line.line == b"BDAT 5 LAST" for line in wire.outgoing()) == 2
     assert wire.in_doubt == (first, second)
