@@ -152,7 +152,7 @@ class EmailBackend(ConfiguredBackend):
         recipients = [self.prep_address(address, force_ascii=False) for address in message.recipients()]
         has_priority = getattr(message, "mailbridge_priority", None) is not None
         completed = config.defaults.completed(message.message(), has_priority=has_priority)
-        return mailbridge.render(completed), Envelope(sender, recipients, **_wishes(message))
+        return mailbridge.render(completed), Envelope(sender, recipients, **_delivery_options(message))
 
     def deliver(self, config: SMTPConfig, deliveries: list[Delivery]) -> None:
         """Send through the mailer of `config`, and give each of `deliveries` its outcome.
@@ -208,12 +208,14 @@ class EmailBackend(ConfiguredBackend):
         return self.alias or DEFAULT_ALIAS
 
 
-def _wishes(message: EmailMessage) -> EnvelopeOptions:
-    """What is wished of the server: the options of `mailbridge.Envelope`, which refuses others."""
-    wishes = getattr(message, "mailbridge_envelope_options", None) or {}
-    if not isinstance(wishes, Mapping):
-        raise InvalidMessage(f"mailbridge_envelope_options must be a dict, not {type(wishes).__name__}")
-    return cast("EnvelopeOptions", wishes)
+def _delivery_options(message: EmailMessage) -> EnvelopeOptions:
+    """The delivery options: those of `mailbridge.Envelope`, which refuses others."""
+    delivery_options = getattr(message, "mailbridge_envelope_options", None) or {}
+    if not isinstance(delivery_options, Mapping):
+        raise InvalidMessage(
+            f"mailbridge_envelope_options must be a dict, not {type(delivery_options).__name__}"
+        )
+    return cast("EnvelopeOptions", delivery_options)
 
 
 def _detached(error: Exception) -> Exception:

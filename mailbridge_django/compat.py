@@ -37,7 +37,7 @@ KNOWS_MAILERS = hasattr(mail, "mailers")
 
 
 def uses_mailers() -> bool:
-    """Whether the project has defined MAILERS and Django heeds it."""
+    """Whether the project has defined MAILERS and Django uses it."""
     return KNOWS_MAILERS and hasattr(settings, "MAILERS")
 
 

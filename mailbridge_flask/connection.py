@@ -74,7 +74,7 @@ class Connection:
         *,
         deadline: float | None = None,
         priority: Priority | None = None,
-        **wishes: Unpack[EnvelopeOptions],
+        **delivery_options: Unpack[EnvelopeOptions],
     ) -> SendResult | None:
         """Send one message; as `Mail.send`. `envelope_from` is the sender for bounces (MAIL FROM).
 
@@ -95,7 +95,7 @@ class Connection:
             transmit,
             envelope_from=envelope_from,
             has_priority=priority is not None,
-            wishes=wishes,
+            delivery_options=delivery_options,
         )
         self.num_emails += 1
         return result

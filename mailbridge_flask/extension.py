@@ -96,21 +96,21 @@ class Mail:
         app: Flask | None = None,
         deadline: float | None = None,
         priority: Priority | None = None,
-        **wishes: Unpack[EnvelopeOptions],
+        **delivery_options: Unpack[EnvelopeOptions],
     ) -> SendResult | None:
         """Send one message by the mailer `using`, or the one this object is named for.
 
         Returns what the server said, also kept in `message.mailbridge_result`; None where sending is
         suppressed (TESTING, MAILBRIDGE_SUPPRESS_SEND). `deadline` in seconds bounds all of it.
         `priority` is "high", "normal" or "low" where messages wait for the rate or a connection.
-        `wishes` are options of the envelope (`dsn`, `send_at`, …) over those of the message.
+        `delivery_options` are options of the envelope (`dsn`, `send_at`, …) over those of the message.
 
         Raises BadHeaderError, IncompleteMessage and other kinds of InvalidMessage before anything is
         sent, MailbridgeError where the server can't be reached or refuses (then `outcome_unknown`
         says whether it may have taken the message), RuntimeError without an application.
         """
         return self.state_of(app).send(
-            message, using=using or self.name, deadline=deadline, priority=priority, **wishes
+            message, using=using or self.name, deadline=deadline, priority=priority, **delivery_options
         )
 
     def send_message(self, *args: Any, **kwargs: Any) -> SendResult | None:

@@ -68,7 +68,7 @@ class Message:
     seconds since the epoch; the time of sending, where it is not given. `msgId` is made once, so that
     a message that is sent again can be known again.
 
-    `envelope_options` are wishes to the server, those of `mailbridge.Envelope`: reports, a time to send
+    `envelope_options` are the delivery options, those of `mailbridge.Envelope`: reports, a time to send
     at, … `mail_options` and `rcpt_options` may say some of it as Flask-Mail has it: RET, ENVID,
     REQUIRETLS; NOTIFY, ORCPT, and what is said anyhow (BODY=8BITMIME, SMTPUTF8, SIZE); anything else
     is refused when the message is sent. `mailbridge_result` is the SendResult of the last send, None
@@ -266,7 +266,9 @@ def as_message(given: Any) -> Message:
         return given
     if not all(hasattr(given, name) for name in (*_OF_FLASK_MAIL, "msgId")):
         raise TypeError(f"A mailbridge_flask.Message is needed, not {type(given).__name__}")
-    wishes = getattr(given, "envelope_options", None)
-    message = Message(**{name: getattr(given, name) for name in _OF_FLASK_MAIL}, envelope_options=wishes)
+    delivery_options = getattr(given, "envelope_options", None)
+    message = Message(
+        **{name: getattr(given, name) for name in _OF_FLASK_MAIL}, envelope_options=delivery_options
+    )
     message.msgId = given.msgId
     return message

@@ -84,15 +84,17 @@ def envelope(
     *,
     sender: AnyAddress | None,
     envelope_from: AnyAddress | None,
-    wishes: Mapping[str, Any],
+    delivery_options: Mapping[str, Any],
 ) -> Envelope:
-    """Who it goes to, and from whom: `envelope_from`, else `sender`; and what is wished of the server.
+    """Who it goes to, and from whom: `envelope_from`, else `sender`; and the delivery options.
 
     Raises InvalidMessage.
     """
     source = envelope_from or sender
     recipients = [shown(each) for each in message.send_to]
-    return Envelope(shown(source) if source else None, recipients, **wishes_of(message, wishes))
+    return Envelope(
+        shown(source) if source else None, recipients, **delivery_options_of(message, delivery_options)
+    )
 
 
 def email_message(
@@ -257,17 +259,17 @@ def _recode(part: MIMEPart, charset: str) -> None:
             raise InvalidMessage(f"The text can't be written in {charset}: {error}") from error
 
 
-__all__ = ["wishes_of"]
+__all__ = ["delivery_options_of"]
 
 # What the core says by itself where it is due, so that asking for it is no harm.
 _SAID_ANYHOW = {"BODY=8BITMIME", "SMTPUTF8"}
 _OF_DSN = {"mail_options": ("RET", "ENVID"), "rcpt_options": ("NOTIFY", "ORCPT")}
 
 
-def wishes_of(message: MessageFields, further: Mapping[str, Any]) -> dict[str, Any]:
+def delivery_options_of(message: MessageFields, further: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the envelope; `further` win over the message's own.
 
-    Raises InvalidMessage for a parameter that nobody would heed.
+    Raises InvalidMessage for a parameter that would have no effect.
     """
     own = message.envelope_options
     if not isinstance(own, Mapping):
@@ -277,20 +279,20 @@ def wishes_of(message: MessageFields, further: Mapping[str, Any]) -> dict[str, A
 
 def _from_parameters(message: MessageFields) -> dict[str, Any]:
     dsn: dict[str, Any] = {}
-    wishes: dict[str, Any] = {}
+    delivery_options: dict[str, Any] = {}
     for kind, names in _OF_DSN.items():
         for option in map(str, getattr(message, kind) or ()):
             name, _, value = option.partition("=")
             if name.upper() in names and value:
                 dsn[name.lower()] = _decoded(value)
             elif kind == "mail_options" and option.upper() == "REQUIRETLS":
-                wishes["require_tls"] = True
+                delivery_options["require_tls"] = True
             elif kind == "rcpt_options" or not _is_said_anyhow(name, option):
                 raise InvalidMessage(
                     f"{kind} asks for {option!r}, which is not said this way",
                     hint="Message(envelope_options={...}) has what there is: docs/extensions.md.",
                 )
-    return wishes | ({"dsn": dsn} if dsn else {})
+    return delivery_options | ({"dsn": dsn} if dsn else {})
 
 
 def _decoded(value: str) -> str:

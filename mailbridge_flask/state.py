@@ -82,7 +82,7 @@ class MailState:
         using: str = DEFAULT,
         deadline: float | None = None,
         priority: Priority | None = None,
-        **wishes: Unpack[EnvelopeOptions],
+        **delivery_options: Unpack[EnvelopeOptions],
     ) -> SendResult | None:
         """Send one message by the mailer `using`. See `Mail.send`."""
         mailer = self.mailer(using)
@@ -90,7 +90,9 @@ class MailState:
         def transmit(rendered: Rendered, envelope: Envelope) -> SendResult:
             return mailer.send(rendered, envelope=envelope, deadline=deadline, priority=priority)
 
-        return self.deliver(message, using, transmit, has_priority=priority is not None, wishes=wishes)
+        return self.deliver(
+            message, using, transmit, has_priority=priority is not None, delivery_options=delivery_options
+        )
 
     def send_message(self, *args: Any, **kwargs: Any) -> SendResult | None:
         """Send the message that these arguments make."""
@@ -123,18 +125,20 @@ class MailState:
         *,
         envelope_from: AnyAddress | None = None,
         has_priority: bool = False,
-        wishes: EnvelopeOptions | None = None,
+        delivery_options: EnvelopeOptions | None = None,
     ) -> SendResult | None:
         """Prepare a message, tell who listens, and hand it to `transmit` unless sending is suppressed.
 
-        `wishes` are options of the envelope that win over the message's own. What is wrong with a message
-        shows also where it is suppressed.
+        `delivery_options` win over the message's own. What is wrong with a message also shows where
+        sending is suppressed.
         """
         message = as_message(given)
         message.mailbridge_result = None
         signals.message_sending.send(self.app, message=message, mailer=name)
         try:
-            rendered, envelope = self._prepared(message, name, envelope_from, wishes or {}, has_priority)
+            rendered, envelope = self._prepared(
+                message, name, envelope_from, delivery_options or {}, has_priority
+            )
             result = None if self.suppress else transmit(rendered, envelope)
         except Exception as error:
             signals.announce(signals.message_failed, self.app, message=message, mailer=name, error=error)
@@ -159,7 +163,7 @@ class MailState:
         message: Message,
         name: str,
         envelope_from: AnyAddress | None,
-        wishes: EnvelopeOptions,
+        delivery_options: EnvelopeOptions,
         has_priority: bool,
     ) -> tuple[Rendered, Envelope]:
         if not message.send_to:
@@ -182,7 +186,9 @@ class MailState:
             defaults=defaults,
             has_priority=has_priority,
         )
-        return rendered, mime.envelope(message, sender=sender, envelope_from=envelope_from, wishes=wishes)
+        return rendered, mime.envelope(
+            message, sender=sender, envelope_from=envelope_from, delivery_options=delivery_options
+        )
 
     def _settings_of(self, name: str) -> MailerSettings:
         if name in self._mailers:

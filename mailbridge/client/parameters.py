@@ -76,9 +76,9 @@ def _original_recipient(orcpt: str) -> str:
     return f"{kind};{xtext.encode_address(address) if kind == 'utf-8' else xtext.encode(address)}"
 
 
-def deliver_by(wish: DeliverBy) -> str:
+def deliver_by(value: DeliverBy) -> str:
     """RFC 2852 section 4."""
-    return f"BY={wish.seconds};{wish.mode}{'T' if wish.trace else ''}"
+    return f"BY={value.seconds};{value.mode}{'T' if value.trace else ''}"
 
 
 def hold(release: datetime | int) -> str:

@@ -35,7 +35,7 @@ def mail_parameters(
     """The parameters of MAIL FROM, and the message as this server can take it.
 
     SMTPUTF8 (RFC 6531) and BODY (RFC 6152, RFC 3030) where the message needs them, SIZE (RFC 1870)
-    where it is offered, and what the envelope wishes. `is_verified`: the session has TLS, and the
+    where it is offered, and the delivery options of the envelope. `is_verified`: the session has TLS, and the
     server's certificate was checked. Raises `NotSupported` for what is needed and not offered,
     `MessageTooLarge` for what is beyond the server's limit.
     """
@@ -53,7 +53,7 @@ def mail_parameters(
     if "SIZE" in capabilities:
         _require_size(envelope, rendered.size, capabilities.size_limit)
         parameters.append(f"SIZE={rendered.size}")
-    parameters += _wishes(envelope, rendered, capabilities, is_verified=is_verified)
+    parameters += _asked_for(envelope, rendered, capabilities, is_verified=is_verified)
     require_length(commands.mail_from, envelope.sender, parameters)
     return rendered, parameters
 
@@ -71,9 +71,9 @@ def recipient_parameters(envelope: Envelope, capabilities: Capabilities) -> dict
     own = {each.address: each for each in envelope.recipient_options}
     found: dict[str, list[str]] = {}
     for address in envelope.recipients:
-        wish = own.get(address)
-        notify = (wish and wish.notify) or dsn.notify
-        found[address] = dsn_of_recipient(address, notify, (wish and wish.orcpt) or dsn.orcpt)
+        recipient = own.get(address)
+        notify = (recipient and recipient.notify) or dsn.notify
+        found[address] = dsn_of_recipient(address, notify, (recipient and recipient.orcpt) or dsn.orcpt)
     return found
 
 
@@ -113,7 +113,7 @@ def _needing_utf8(envelope: Envelope) -> str:
 
 
 def _body(envelope: Envelope, rendered: Rendered, capabilities: Capabilities) -> tuple[Rendered, list[str]]:
-    """The message in the form that was wished or is needed, and the parameter that says so."""
+    """The message in the form that was asked for or is needed, and the parameter that says so."""
     if rendered.is_binary or envelope.body == "binarymime":
         missing = next((name for name in ("BINARYMIME", "CHUNKING") if name not in capabilities), None)
         if missing is None:
@@ -165,7 +165,7 @@ def _require_size(envelope: Envelope, size: int, limit: int | None) -> None:
         )
 
 
-def _wishes(
+def _asked_for(
     envelope: Envelope, rendered: Rendered, capabilities: Capabilities, *, is_verified: bool
 ) -> list[str]:
     parameters: list[str] = []
@@ -189,15 +189,15 @@ def _wishes(
 
 
 def _asks(
-    envelope: Envelope, capabilities: Capabilities, extension: str, wish: str, problem: str = ""
+    envelope: Envelope, capabilities: Capabilities, extension: str, what: str, problem: str = ""
 ) -> bool:
-    """Whether a wish goes out; raises if it can't and must. `problem`: why not, although it is offered."""
+    """Whether an option goes out; raises if it can't and must. `problem`: why not, although it is offered."""
     if extension in capabilities and not problem:
         return True
     if _is_soft(envelope, extension):
         return False
     if extension not in capabilities:
-        raise _not_offered(wish, extension)
+        raise _not_offered(what, extension)
     raise NotSupported(problem, extension=extension, stage="mail_from", hint=_without(extension))
 
 
@@ -213,10 +213,10 @@ def _asks_tls(envelope: Envelope, capabilities: Capabilities, *, is_verified: bo
     return _asks(envelope, capabilities, "REQUIRETLS", "require_tls", problem)
 
 
-def _deliver_by_problem(wish: DeliverBy, capabilities: Capabilities) -> str:
+def _deliver_by_problem(value: DeliverBy, capabilities: Capabilities) -> str:
     least = capabilities.least_deliver_by
-    if wish.mode == "R" and least is not None and wish.seconds < least:  # RFC 2852 section 3
-        return f"deliver_by is {wish.seconds} seconds, and the server promises nothing below {least}"
+    if value.mode == "R" and least is not None and value.seconds < least:  # RFC 2852 section 3
+        return f"deliver_by is {value.seconds} seconds, and the server promises nothing below {least}"
     return ""
 
 
@@ -232,7 +232,7 @@ def _hold_problem(release: datetime | int, capabilities: Capabilities) -> str:
 
 
 def _is_soft(envelope: Envelope, extension: str) -> bool:
-    """Whether a wish is left out rather than the message refused."""
+    """Whether an option is left out rather than the message refused."""
     if extension == "MT-PRIORITY":  # it changes when a message arrives, and nothing else
         return extension not in envelope.require
     return extension in envelope.prefer

@@ -22,8 +22,8 @@ Body = Literal["auto", "7bit", "8bitmime", "binarymime"]
 BODIES: tuple[Body, ...] = ("auto", "7bit", "8bitmime", "binarymime")
 SendAt = datetime | timedelta | int
 
-#: The extensions that `prefer` and `require` may name. SMTPUTF8 is no wish: an address has it or has not.
-WISHES = ("8BITMIME", "BINARYMIME", "DELIVERBY", "DSN", "FUTURERELEASE", "MT-PRIORITY", "REQUIRETLS")
+#: The extensions that `prefer` and `require` may name. Not SMTPUTF8: an address needs it or does not.
+EXTENSIONS = ("8BITMIME", "BINARYMIME", "DELIVERBY", "DSN", "FUTURERELEASE", "MT-PRIORITY", "REQUIRETLS")
 
 #: As `DSN.envid`: the Message-ID of each message, without its brackets.
 MESSAGE_ID = "message-id"
@@ -105,7 +105,7 @@ class DSN:
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
 class Recipient:
-    """A recipient with wishes of its own, in the place of a plain address.
+    """A recipient with options of its own, in the place of a plain address.
 
     `notify`: which reports there are to be about this one, as in `DSN`. `orcpt`: its original address,
     where it was another one (for lists and forwarders). Raises InvalidAddress, InvalidMessage.
@@ -126,7 +126,7 @@ class Recipient:
 
     def __repr__(self) -> str:
         """No address: error reports keep the repr of local variables."""
-        return f"<Recipient{', with wishes' if self else ''}>"
+        return f"<Recipient{', with options' if self else ''}>"
 
     def __bool__(self) -> bool:
         """Whether it asks for anything."""
@@ -190,7 +190,7 @@ class EnvelopeOptions(TypedDict, total=False):
 
 
 def unknown_name(name: str, known: Iterable[str], group: str = "") -> InvalidMessage:
-    """The error for a wish that nobody knows; it names the nearest one."""
+    """The error for an unknown option; it names the nearest one."""
     names = list(known)
     nearest = get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f"Did you mean {group + nearest[0]!r}?" if nearest else f"Known are: {', '.join(names)}."
@@ -260,7 +260,7 @@ def as_priority(given: object) -> int | None:
     return given
 
 
-def as_wishes(name: str, given: str | Iterable[str]) -> tuple[str, ...]:
+def as_extensions(name: str, given: str | Iterable[str]) -> tuple[str, ...]:
     """Names of extensions in upper case, sorted."""
     try:
         names = given.split(",") if isinstance(given, str) else list(given)
@@ -268,10 +268,10 @@ def as_wishes(name: str, given: str | Iterable[str]) -> tuple[str, ...]:
         raise InvalidMessage(f"{name} is a list of extensions, not {type(given).__name__}") from None
     items = [str(name).strip().upper() for name in names]
     for item in items:
-        if item not in WISHES:
+        if item not in EXTENSIONS:
             raise InvalidMessage(
-                f"{name} names {printable(item)!r}, which is no extension that can be wished for",
-                hint=f"There are: {', '.join(WISHES)}.",
+                f"{name} names {printable(item)!r}, which is no extension that can be asked for",
+                hint=f"There are: {', '.join(EXTENSIONS)}.",
             )
     return tuple(sorted(set(items)))
 

@@ -21,9 +21,9 @@ from mailbridge.message.delivery_options import (
     DeliverBy,
     EnvelopeOptions,
     Recipient,
+    as_extensions,
     as_priority,
     as_send_at,
-    as_wishes,
     unknown_name,
 )
 from mailbridge.reply import printable
@@ -38,13 +38,14 @@ _RESENT_FIELDS = tuple(f"resent-{name}" for name in ("date", "from", "sender", *
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
 class Envelope:
-    """Sender and recipients of one transaction (RFC 5321 section 2.3.1), in normal form, and what is wished.
+    """Sender and recipients of one transaction (RFC 5321 section 2.3.1), in normal form, with
+    delivery options.
 
     `sender` is an address, or "" (given as None or "") for the null reverse-path of bounces.
     `recipients` keep their order; one that is given twice is kept once (domains compare without
     case, local parts with it). Each may be given as `a@b`, `Name <a@b>` or as a `Recipient`.
 
-    The wishes, all by keyword (see docs/extensions.md):
+    The delivery options, all by keyword (see docs/extensions.md):
     `dsn`: delivery reports (RFC 3461), a `DSN` or a mapping with its names or Nodemailer's.
     `require_tls`: TLS on all of the way to the recipient (RFC 8689).
     `deliver_by`: within so many seconds (RFC 2852); a number, a timedelta, or a `DeliverBy`.
@@ -53,11 +54,11 @@ class Envelope:
     is 8BITMIME where the message needs it and the server offers it.
     `recipient_options`: `Recipient`s, or a mapping from addresses of `recipients` to notify and orcpt.
 
-    A wish that the server can't meet makes the send raise NotSupported before anything is sent, unless
+    An option that the server can't meet makes the send raise NotSupported before anything is sent, unless
     `prefer` names the extension: ("DSN", "REQUIRETLS", "DELIVERBY", "FUTURERELEASE", "MT-PRIORITY",
     "8BITMIME", "BINARYMIME"); then it is left out. MT-PRIORITY is preferred unless `require` names it.
 
-    Raises InvalidAddress; InvalidMessage if there is no recipient, or a wish makes no sense.
+    Raises InvalidAddress; InvalidMessage if there is no recipient, or an option makes no sense.
     """
 
     sender: str
@@ -111,7 +112,7 @@ class Envelope:
             "sender_mailbox": sender,
             "mailboxes": mailboxes,
             "needs_smtputf8": any(mailbox.needs_smtputf8 for mailbox in everybody),
-            **(_wishes(options) if options else _DEFAULTS),
+            **(_checked(options) if options else _DEFAULTS),
         }
         if further := options.get("recipient_options"):
             own = [*own, *_as_recipients(further)]
@@ -133,7 +134,7 @@ class Envelope:
     @classmethod
     @clears_locals
     def from_message(cls, message: Message, **options: Unpack[EnvelopeOptions]) -> "Envelope":
-        """The envelope that the header fields of `message` tell, with the wishes that are given beside it.
+        """The envelope that the header fields of `message` tell, with the options that are given beside it.
 
         The sender is Sender, else the first address of From; the recipients are To, Cc and Bcc.
         Where the message was resent (Resent-To and its like), the Resent fields take their place.
@@ -177,8 +178,8 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def _wishes(options: EnvelopeOptions) -> dict[str, Any]:
-    """All wishes but those for single recipients, checked."""
+def _checked(options: EnvelopeOptions) -> dict[str, Any]:
+    """All options but those for single recipients, checked."""
     for name in options:
         if name not in _DEFAULTS:
             raise unknown_name(name, _DEFAULTS)
@@ -190,28 +191,28 @@ def _wishes(options: EnvelopeOptions) -> dict[str, Any]:
         raise InvalidMessage(f"require_tls is true or false, not {given['require_tls']!r}")
     if given["body"] not in BODIES:
         raise InvalidMessage(f"body is one of {', '.join(BODIES)}, not {given['body']!r}")
-    wishes: dict[str, Any] = {
+    checked: dict[str, Any] = {
         "dsn": None if given["dsn"] is None else DSN.of(given["dsn"]),
         "require_tls": given["require_tls"],
         "deliver_by": None if given["deliver_by"] is None else DeliverBy.of(given["deliver_by"]),
         "send_at": as_send_at(given["send_at"]),
         "mt_priority": as_priority(given["mt_priority"]),
         "body": given["body"],
-        "prefer": as_wishes("prefer", given["prefer"]),
-        "require": as_wishes("require", given["require"]),
+        "prefer": as_extensions("prefer", given["prefer"]),
+        "require": as_extensions("require", given["require"]),
     }
-    if both := set(wishes["prefer"]) & set(wishes["require"]):
+    if both := set(checked["prefer"]) & set(checked["require"]):
         raise InvalidMessage(f"{', '.join(sorted(both))} can't be both preferred and required")
-    return wishes
+    return checked
 
 
 def _as_recipients(given: Iterable[Recipient] | Mapping[str, Mapping[str, Any]]) -> list[Recipient]:
     if isinstance(given, Mapping):
-        for address, wishes in given.items():
-            for name in wishes:
+        for address, options in given.items():
+            for name in options:
                 if name not in ("notify", "orcpt"):
                     raise unknown_name(name, ("notify", "orcpt"), f"recipient_options[{address!r}].")
-        return [Recipient(address, **wishes) for address, wishes in given.items()]
+        return [Recipient(address, **options) for address, options in given.items()]
     recipients = list(given)
     for each in recipients:
         if not isinstance(each, Recipient):
@@ -222,7 +223,7 @@ def _as_recipients(given: Iterable[Recipient] | Mapping[str, Mapping[str, Any]])
 def _own_wishes(
     unique: Mapping[tuple[str, str], Mailbox], given: Iterable[Recipient]
 ) -> tuple[Recipient, ...]:
-    """Those that wish for something, in the order of the recipients; of two for the same, the first."""
+    """Those with options of their own, in the order of the recipients; of two for the same, the first."""
     found: dict[tuple[str, str], Recipient] = {}
     for recipient in given:
         mailbox = _parse(recipient.address)

@@ -35,7 +35,7 @@ _OWN_FIELDS = frozenset(
     {"from", "to", "cc", "bcc", "resent-bcc", "reply-to", "subject", "date", "message-id", "in-reply-to"}
     | {"references", "mime-version"}
 )
-# What mail readers look at: two that RFC 4021 section 2.1 registers, and the number that most of them heed.
+# What mail readers look at: two that RFC 4021 section 2.1 registers, and the number that most of them read.
 _PRIORITY_FIELDS: Mapping[str, Mapping[str, str]] = {
     "high": {"Importance": "high", "Priority": "urgent", "X-Priority": "1"},
     "normal": {},
@@ -55,7 +55,7 @@ class Message:
     content type (text/…) and content. `headers` are further fields. `list_unsubscribe` are URIs to
     leave a list (https, http, mailto); `one_click_unsubscribe` promises that a POST to an https one
     is enough (RFC 8058). `priority` "high" or "low" is told the reader, and the mailer, which sends
-    urgent mail first. `envelope_options` are wishes to the server, those of `Envelope`: reports, a
+    urgent mail first. `envelope_options` are the delivery options, those of `Envelope`: reports, a
     time to send at, … `date` and `message_id` are added when the message is sent, where they are
     missing.
     """

@@ -41,7 +41,7 @@ def pause(gate: threading.Lock, seconds: float) -> bool:
 
 
 class Permit(Protocol):
-    """One message's turn. Leaving the `with` ends it, whatever state it is in."""
+    """The permit of one message. Leaving the `with` ends it, whatever state it is in."""
 
     def __enter__(self) -> "Permit": ...
 
@@ -69,7 +69,7 @@ class Permit(Protocol):
         """
 
     def departed(self) -> None:
-        """All of it is on its way; without this it counts as long as the turn lasts."""
+        """All of it is on its way; without this it counts as long as the permit lasts."""
 
 
 class QueueingLimiter:
@@ -112,7 +112,7 @@ class QueueingLimiter:
 
 
 class QueuedPermit:
-    """See `Permit`. What it changes are its ticket and its place in the window, which the end of the `with`
+    """See `Permit`. What it changes are its waiter and its place in the window, which the end of the `with`
     puts in order.
     """
 

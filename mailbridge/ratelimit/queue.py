@@ -53,7 +53,7 @@ class Waiter:
 
 
 class WaitQueue:
-    """The tickets, in their order. The lock is reentrant: a signal handler may send mail in a thread that
+    """The waiters, in their order. The lock is reentrant: a signal handler may send mail in a thread that
     is inside.
     """
 
@@ -77,7 +77,7 @@ class WaitQueue:
         return self.limit.free(now) > sum(other.will_take(now) for other in before)
 
     def send_ahead(self, waiter: Waiter, now: float) -> bool:
-        """Whether the ticket's turn is near. Then the next one may be near too."""
+        """Whether the waiter may soon go. Then the next one may be near too."""
         if not self.may_go(waiter, now):
             return False
         waiter.sent_ahead_at = now
@@ -85,7 +85,7 @@ class WaitQueue:
         return True
 
     def look_again_at(self, waiter: Waiter, now: float) -> float:
-        """When a ticket that may not go should look again if nobody wakes it.
+        """When a waiter that may not go should look again if nobody wakes it.
 
         Never, if others wait before it: the first that waits is woken by whoever goes or gives up.
         """

@@ -47,7 +47,7 @@ _shared = SharedLimiters()
 
 
 def limiter_for(config: SMTPConfig, clock: Clock) -> QueueingLimiter | None:
-    """The turns for messages to the server of `config`."""
+    """The limiter of messages to the server of `config`."""
     rate = config.rate
     if rate is None:
         return None

@@ -262,14 +262,14 @@ def test_eight_bit_content_that_is_large_needs_the_extension(content: Content) -
 def test_binary_content_goes_as_it_is(content: Content) -> None:
     data = b"Message-ID: <1@a.example>\r\n\r\n" + bytes(range(256)) * 10_000 + b"\r"
     keywords = [*DEFAULT_KEYWORDS, "CHUNKING", "BINARYMIME"]
-    wishes = Envelope(SENDER, [RECIPIENT], body="binarymime")
+    delivery_options = Envelope(SENDER, [RECIPIENT], body="binarymime")
     with ScriptedServer(keywords=keywords) as server, mailer_for(server) as mailer:
-        assert mailer.send(content(data), envelope=wishes).message_size == len(data)
+        assert mailer.send(content(data), envelope=delivery_options).message_size == len(data)
         assert server.messages[0].content == data
         assert f"BODY=BINARYMIME SIZE={len(data)}".encode() in bytes(server.connections[0].clear_text)
     with ScriptedServer() as server, mailer_for(server) as mailer:
         with pytest.raises(NotSupported, match="BINARYMIME"):
-            mailer.send(content(data), envelope=wishes)
+            mailer.send(content(data), envelope=delivery_options)
         assert server.messages == ()
 
 

@@ -178,7 +178,7 @@ MADE: dict[str, Callable[[], object]] = {
     "structure": lambda: with_bad_name().as_email_message(),
     "envelope of a message": lambda: with_changes(to=[RECIPIENT, "a b"])().envelope(),
     "envelope": lambda: Envelope(SENDER, [RECIPIENT, "a b"]),
-    "wishes": lambda: Envelope(SENDER, [Recipient(RECIPIENT, notify="never")], nonsense=True),  # type: ignore[call-arg]
+    "delivery_options": lambda: Envelope(SENDER, [Recipient(RECIPIENT, notify="never")], nonsense=True),  # type: ignore[call-arg]
     "attached": lambda: mail().attach(CONTENT, filename=FILENAME, content_type="nonsense"),
     "attached name": lambda: mail().attach(CONTENT, filename=FILENAME + BREAK),
     "attached string": lambda: mail().attach(CONTENT.decode(), filename=FILENAME),  # type: ignore[arg-type]

@@ -70,7 +70,7 @@ BAD_IN_DJANGO: dict[str, dict[str, Any]] = {
     "field": {"extra_headers": {"Bad name": FIELD}},
     "text": {"body": TEXT + LONE},
     "charset": {"encoding": "nonsense"},
-    "wishes": {"mailbridge_envelope_options": {"orcpt": RECIPIENT}},
+    "delivery_options": {"mailbridge_envelope_options": {"orcpt": RECIPIENT}},
 }
 
 
@@ -125,7 +125,7 @@ BAD_IN_FLASK: dict[str, Callable[[], Message]] = {
     "charset": lambda: flask_message(body=f"{TEXT}ä", charset="ascii"),
     "alternative": lambda: flask_message(alts={"bad\r\n": TEXT}),
     "parameter": lambda: flask_message(rcpt_options=["NOTIFY=NONSENSE"]),
-    "wishes": lambda: flask_message(envelope_options={"orcpt": RECIPIENT}),
+    "delivery_options": lambda: flask_message(envelope_options={"orcpt": RECIPIENT}),
     "file name": lambda: flask_message(attachments=[Attachment(FILENAME + BREAK, "text/plain", CONTENT)]),
     "file type": lambda: flask_message(attachments=[Attachment(FILENAME, "nonsense", CONTENT)]),
     "disposition": lambda: flask_message(attachments=[Attachment(FILENAME, None, CONTENT, "nowhere")]),

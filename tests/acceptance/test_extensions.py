@@ -116,9 +116,16 @@ class TestDSN:
             "MAIL FROM:<Alice@Example.ORG> RET=HDRS ENVID=QQ314159",
             "RCPT TO:<Sam@Boondoggle.GOV> NOTIFY=SUCCESS ORCPT=rfc822;George@Tax-ME.GOV",
         )
-        wishes = {"ret": "HDRS", "envid": "QQ314159", "notify": "SUCCESS", "orcpt": "George@Tax-ME.GOV"}
+        delivery_options = {
+            "ret": "HDRS",
+            "envid": "QQ314159",
+            "notify": "SUCCESS",
+            "orcpt": "George@Tax-ME.GOV",
+        }
         with talking(dialogue + DATA) as mailer:
-            mailer.send(CONTENT, envelope=Envelope("Alice@Example.ORG", "Sam@Boondoggle.GOV", dsn=wishes))
+            mailer.send(
+                CONTENT, envelope=Envelope("Alice@Example.ORG", "Sam@Boondoggle.GOV", dsn=delivery_options)
+            )
 
     def test_the_configuration_asks_where_the_message_does_not(self) -> None:
         default = {"ret": "HDRS", "notify": "FAILURE,DELAY", "envid": "message-id"}
@@ -224,7 +231,7 @@ def said(server: ScriptedServer) -> list[bytes]:
 
 class TestTimesAndPriorities:
     @pytest.mark.parametrize(
-        ("keyword", "wishes", "parameter"),
+        ("keyword", "delivery_options", "parameter"),
         [
             # RFC 2852 section 4: by-time;by-mode[by-trace]
             ("DELIVERBY", {"deliver_by": {"seconds": 120, "mode": "R"}}, "BY=120;R"),
@@ -242,16 +249,18 @@ class TestTimesAndPriorities:
             ("MT-PRIORITY", {"mt_priority": -3}, "MT-PRIORITY=-3"),
         ],
     )
-    def test_one_parameter_of_mail(self, keyword: str, wishes: dict[str, Any], parameter: str) -> None:
+    def test_one_parameter_of_mail(
+        self, keyword: str, delivery_options: dict[str, Any], parameter: str
+    ) -> None:
         dialogue = opened(keyword) + exchange(
             f"MAIL FROM:<eljefe@bigbiz.example> {parameter}", "RCPT TO:<topbanana@other.example>"
         )
-        envelope = Envelope("eljefe@bigbiz.example", "topbanana@other.example", **wishes)
+        envelope = Envelope("eljefe@bigbiz.example", "topbanana@other.example", **delivery_options)
         with talking(dialogue + DATA) as mailer:
             assert mailer.send(CONTENT, envelope=envelope).accepted
 
     @pytest.mark.parametrize(
-        ("keywords", "wishes", "extension"),
+        ("keywords", "delivery_options", "extension"),
         [
             (["DELIVERBY 240"], {"deliver_by": {"seconds": 239, "mode": "R"}}, "DELIVERBY"),
             (["HELP"], {"deliver_by": 60}, "DELIVERBY"),
@@ -269,15 +278,15 @@ class TestTimesAndPriorities:
         ],
     )
     def test_refused_before_a_byte_is_sent_and_left_out_on_demand(
-        self, keywords: list[str], wishes: dict[str, Any], extension: str
+        self, keywords: list[str], delivery_options: dict[str, Any], extension: str
     ) -> None:
         with ScriptedServer(keywords=keywords) as server, mailer_for(server) as mailer:
             with pytest.raises(NotSupported) as raised:
-                mailer.send(CONTENT, envelope=Envelope("a@x.example", "b@y.example", **wishes))
+                mailer.send(CONTENT, envelope=Envelope("a@x.example", "b@y.example", **delivery_options))
             assert (raised.value.extension, raised.value.outcome_unknown) == (extension, False)
             assert raised.value.server == mailer.config.server
             assert said(server) == []
-            soft = {**wishes, "require": (), "prefer": [extension]}
+            soft = {**delivery_options, "require": (), "prefer": [extension]}
             mailer.send(CONTENT, envelope=Envelope("a@x.example", "b@y.example", **soft))
             assert said(server)[:2] == [b"MAIL FROM:<a@x.example>", b"RCPT TO:<b@y.example>"]
             assert len(server.connections) == 1  # the refusal has cost nothing
@@ -486,7 +495,7 @@ class TestLIMITS:
             assert said(server) == []
 
 
-def test_a_batch_keeps_each_message_to_its_own_wishes() -> None:
+def test_a_batch_keeps_each_message_to_its_own_options() -> None:
     """One that can't be sent leaves the session as it was."""
     with ScriptedServer(keywords=["DSN", "PIPELINING"]) as server, mailer_for(server) as mailer:
         outcomes = mailer.send_many(

@@ -20,10 +20,10 @@ def server() -> Iterator[ScriptedServer]:
         yield server
 
 
-def message(wishes: Any) -> EmailMessage:
+def message(delivery_options: Any) -> EmailMessage:
     made = EmailMessage("s", "text", "a@x.example", ["b@y.example"])
-    if wishes is not None:
-        made.mailbridge_envelope_options = wishes  # type: ignore[attr-defined]  # ours
+    if delivery_options is not None:
+        made.mailbridge_envelope_options = delivery_options  # type: ignore[attr-defined]  # ours
     return made
 
 
@@ -32,11 +32,11 @@ def parameters(server: ScriptedServer) -> list[bytes]:
     return [line.partition(b">")[2].strip() for line in lines if line.startswith((b"MAIL", b"RCPT"))]
 
 
-def test_wishes_reach_the_server_and_the_others_get_the_default(use: Use, server: ScriptedServer) -> None:
+def test_options_reach_the_server_and_the_others_get_the_default(use: Use, server: ScriptedServer) -> None:
     use(server, dsn={"notify": "FAILURE"})
-    wishes: EnvelopeOptions = {"dsn": {"ret": "HDRS", "envid": "7"}, "mt_priority": 3}
+    delivery_options: EnvelopeOptions = {"dsn": {"ret": "HDRS", "envid": "7"}, "mt_priority": 3}
     own: EnvelopeOptions = {"dsn": DSN(), "recipient_options": [Recipient("b@y.example", notify="NEVER")]}
-    assert [message(each).send() for each in (wishes, None, {}, own)] == [1, 1, 1, 1]
+    assert [message(each).send() for each in (delivery_options, None, {}, own)] == [1, 1, 1, 1]
     default = [b"", b"NOTIFY=FAILURE ORCPT=rfc822;b@y.example"]
     assert parameters(server) == [
         *(b"RET=HDRS ENVID=7 MT-PRIORITY=3", b"ORCPT=rfc822;b@y.example"),
@@ -47,7 +47,7 @@ def test_wishes_reach_the_server_and_the_others_get_the_default(use: Use, server
 
 
 @pytest.mark.parametrize(
-    ("wishes", "complaint"),
+    ("delivery_options", "complaint"),
     [
         ({"dns": {}}, "Did you mean 'dsn'"),
         ({"dsn": {"ret": "SOME"}}, "HDRS or FULL"),
@@ -55,13 +55,13 @@ def test_wishes_reach_the_server_and_the_others_get_the_default(use: Use, server
         ({"recipient_options": {"z@y.example": {"notify": "NEVER"}}}, "no recipient"),
     ],
 )
-def test_wishes_that_make_no_sense_are_mistakes_of_the_program(
-    use: Use, server: ScriptedServer, wishes: Any, complaint: str
+def test_options_that_make_no_sense_are_mistakes_of_the_program(
+    use: Use, server: ScriptedServer, delivery_options: Any, complaint: str
 ) -> None:
     use(server)
     backend = EmailBackend(host=server.host, port=server.port, fail_silently=True)
     with pytest.raises(InvalidMessage, match=complaint):
-        backend.send_messages([message(wishes)])
+        backend.send_messages([message(delivery_options)])
     assert server.messages == ()
 
 

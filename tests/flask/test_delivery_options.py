@@ -12,7 +12,7 @@ from mailbridge import InvalidMessage, NotSupported
 from mailbridge.testing import ScriptedServer
 from mailbridge_flask import Mail, Message
 from mailbridge_flask.message import as_message
-from mailbridge_flask.mime import wishes_of
+from mailbridge_flask.mime import delivery_options_of
 
 
 def message(**options: Any) -> Message:
@@ -21,11 +21,11 @@ def message(**options: Any) -> Message:
 
 @pytest.mark.parametrize("options", [[], ["BODY=8BITMIME"], ["smtputf8", "SIZE=1000"]])
 def test_options_that_are_used_anyhow_may_be_asked_for(options: list[str]) -> None:
-    assert wishes_of(message(mail_options=options), {}) == {}
+    assert delivery_options_of(message(mail_options=options), {}) == {}
 
 
 @pytest.mark.parametrize(
-    ("options", "wishes"),
+    ("options", "delivery_options"),
     [
         ({"mail_options": ["RET=HDRS", "envid=a+2Bb%"]}, {"dsn": {"ret": "HDRS", "envid": "a+b%"}}),
         ({"mail_options": ["REQUIRETLS"]}, {"require_tls": True}),
@@ -39,8 +39,8 @@ def test_options_that_are_used_anyhow_may_be_asked_for(options: list[str]) -> No
         ),
     ],
 )
-def test_parameters_mean_what_they_say(options: dict[str, Any], wishes: dict[str, Any]) -> None:
-    assert wishes_of(message(**options), {}) == wishes
+def test_parameters_mean_what_they_say(options: dict[str, Any], delivery_options: dict[str, Any]) -> None:
+    assert delivery_options_of(message(**options), {}) == delivery_options
 
 
 @pytest.mark.parametrize(
@@ -58,15 +58,15 @@ def test_parameters_mean_what_they_say(options: dict[str, Any], wishes: dict[str
 )
 def test_parameters_that_nobody_would_heed_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidMessage, match="not said this way"):
-        wishes_of(message(**options), {})
+        delivery_options_of(message(**options), {})
 
 
 def test_what_is_given_to_send_wins() -> None:
     made = message(envelope_options={"mt_priority": 1, "send_at": 60})
-    assert wishes_of(made, {"mt_priority": 2}) == {"mt_priority": 2, "send_at": 60}
+    assert delivery_options_of(made, {"mt_priority": 2}) == {"mt_priority": 2, "send_at": 60}
 
 
-def test_other_classes_of_messages_may_wish_too() -> None:
+def test_other_classes_of_messages_may_have_options_too() -> None:
     class Alike:
         envelope_options = {"mt_priority": 1}  # noqa: RUF012  # as a project's own class may have it
         subject, body, recipients, sender = "s", "b", ("to@example.com",), "me@example.com"
@@ -106,7 +106,7 @@ def envelopes(server: ScriptedServer) -> list[tuple[bytes, bytes]]:
     return list(zip(mails, rcpts, strict=True))
 
 
-def test_wishes_reach_the_server_on_every_way(mail: Mail, server: ScriptedServer) -> None:
+def test_options_reach_the_server_on_every_way(mail: Mail, server: ScriptedServer) -> None:
     orcpt = b" ORCPT=rfc822;to@example.com"
     mail.send(message())
     mail.send(message(envelope_options={"dsn": {"ret": "HDRS", "notify": "SUCCESS"}}))

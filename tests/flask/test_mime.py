@@ -324,14 +324,14 @@ def test_the_envelope_has_everybody_once_and_in_order() -> None:
         cc=["b@x.example"],
         bcc=["a@x.example"],
     )
-    envelope = mime.envelope(made, sender=("Me", "me@example.com"), envelope_from=None, wishes={})
+    envelope = mime.envelope(made, sender=("Me", "me@example.com"), envelope_from=None, delivery_options={})
     assert envelope == Envelope("me@example.com", ["c@x.example", "a@x.example", "b@x.example"])
     source = ("B", "bounces@example.com")
-    bounces = mime.envelope(made, sender="me@example.com", envelope_from=source, wishes={})
+    bounces = mime.envelope(made, sender="me@example.com", envelope_from=source, delivery_options={})
     assert bounces.sender == "bounces@example.com"
 
 
 def test_an_address_that_could_mean_two_is_refused() -> None:
     made = message(recipients=["to@example.com>\r\nRCPT TO:<evil@example.com"])
     with pytest.raises(InvalidAddress):
-        mime.envelope(made, sender="me@example.com", envelope_from=None, wishes={})
+        mime.envelope(made, sender="me@example.com", envelope_from=None, delivery_options={})

@@ -251,7 +251,7 @@ class TestReports:
         assert fields["final-recipient"].replace(" ", "") == f"rfc822;{INBOX}"
         assert fields["action"] in ("delivered", "relayed")
 
-    def test_each_recipient_has_its_own_wish(self, postfix: Postfix, mailer: StartMailer) -> None:
+    def test_each_recipient_has_options_of_its_own(self, postfix: Postfix, mailer: StartMailer) -> None:
         mail, envid = new_mail(sender="alice@lab.test"), uuid.uuid4().hex
         recipients = [
             Recipient("one+tag@lab.test", notify="SUCCESS", orcpt="rfc822;list+of=all@elsewhere.test"),

@@ -29,14 +29,18 @@ def server(*lines: str) -> Capabilities:
     return Capabilities.parse(Reply(250, ("mx.example", *lines)))
 
 
-def envelope(sender: str = "a@x", **wishes: Any) -> Envelope:
-    return Envelope(sender, ["b@y"], **wishes)
+def envelope(sender: str = "a@x", **delivery_options: Any) -> Envelope:
+    return Envelope(sender, ["b@y"], **delivery_options)
 
 
 def said(
-    capabilities: Capabilities, message: Rendered = ASCII, *, is_verified: bool = False, **wishes: Any
+    capabilities: Capabilities,
+    message: Rendered = ASCII,
+    *,
+    is_verified: bool = False,
+    **delivery_options: Any,
 ) -> list[str]:
-    return mail_parameters(envelope(**wishes), message, capabilities, is_verified=is_verified)[1]
+    return mail_parameters(envelope(**delivery_options), message, capabilities, is_verified=is_verified)[1]
 
 
 def refused(extension: str, *arguments: Any, **options: Any) -> NotSupported:
@@ -129,7 +133,7 @@ class TestSizes:
 
 class TestWishes:
     @pytest.mark.parametrize(
-        ("extension", "wishes", "parameters"),
+        ("extension", "delivery_options", "parameters"),
         [
             ("DSN", {"dsn": {"ret": "FULL", "envid": "7"}}, ["RET=FULL", "ENVID=7"]),
             ("DSN", {"dsn": {"envid": "message-id"}}, ["ENVID=1@x"]),
@@ -142,13 +146,13 @@ class TestWishes:
         ],
     )
     def test_said_refused_or_left_out(
-        self, extension: str, wishes: dict[str, Any], parameters: list[str]
+        self, extension: str, delivery_options: dict[str, Any], parameters: list[str]
     ) -> None:
-        assert said(server(extension), is_verified=True, **wishes) == parameters
-        assert extension in refused(extension, server(), is_verified=True, **wishes).message
-        wishes.pop("require", None)
-        assert said(server(), is_verified=True, prefer=[extension], **wishes) == []
-        assert said(server(extension), is_verified=True, prefer=[extension], **wishes) == parameters
+        assert said(server(extension), is_verified=True, **delivery_options) == parameters
+        assert extension in refused(extension, server(), is_verified=True, **delivery_options).message
+        delivery_options.pop("require", None)
+        assert said(server(), is_verified=True, prefer=[extension], **delivery_options) == []
+        assert said(server(extension), is_verified=True, prefer=[extension], **delivery_options) == parameters
 
     def test_the_way_out_is_told(self) -> None:
         assert 'prefer=("DSN",)' in refused("DSN", server(), dsn={"ret": "HDRS"}).hint
@@ -276,7 +280,7 @@ class TestReportsOfRecipients:
     st.integers(-9, 9),
     st.integers(1, 10**9 - 1),
 )
-def test_whatever_is_wished_it_is_printable_words(
+def test_whatever_is_asked_for_it_is_printable_words(
     envid: str, orcpt: str, notify: Any, mt_priority: int, seconds: int
 ) -> None:
     offers = server("DSN", "MT-PRIORITY", "DELIVERBY", "FUTURERELEASE", "SIZE")

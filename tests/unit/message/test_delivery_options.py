@@ -17,11 +17,11 @@ from mailbridge.message.delivery_options import (
     DSN,
     DeliverBy,
     Recipient,
+    as_extensions,
     as_notify,
     as_orcpt,
     as_priority,
     as_send_at,
-    as_wishes,
 )
 
 CONTROL = st.builds("{}{}{}".format, st.text(), st.sampled_from("\r\n\0\x1b\x7f\u2028"), st.text())
@@ -115,7 +115,7 @@ def test_original_recipients(given: str, normal: str) -> None:
 
 
 class TestRecipient:
-    def test_it_is_an_address_with_wishes(self) -> None:
+    def test_it_is_an_address_with_options(self) -> None:
         recipient = Recipient("Bob <Bob@Example.COM>", notify="success", orcpt="rfc822;list@example.com")
         assert (recipient.address, recipient.notify) == ("Bob@Example.COM", ("SUCCESS",))
         assert recipient.orcpt == "rfc822;list@example.com"
@@ -183,12 +183,12 @@ def test_what_is_no_priority(bad: Any) -> None:
         as_priority(bad)
 
 
-def test_wishes_name_extensions() -> None:
-    assert as_wishes("prefer", "dsn, mt-priority") == ("DSN", "MT-PRIORITY")
-    assert as_wishes("prefer", ["DSN", "dsn"]) == ("DSN",)
+def test_options_name_extensions() -> None:
+    assert as_extensions("prefer", "dsn, mt-priority") == ("DSN", "MT-PRIORITY")
+    assert as_extensions("prefer", ["DSN", "dsn"]) == ("DSN",)
     for bad in (["SMTPUTF8"], "NEWS", 3):
         with pytest.raises(InvalidMessage, match="prefer"):
-            as_wishes("prefer", bad)  # type: ignore[arg-type]
+            as_extensions("prefer", bad)  # type: ignore[arg-type]
 
 
 @given(st.lists(st.sampled_from(["SUCCESS", "Failure", "delay"]), min_size=1))

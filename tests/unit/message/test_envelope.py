@@ -193,7 +193,7 @@ def test_messages_made_by_programs() -> None:
         assert Envelope.from_message(message) == Envelope("a@x", ["b@y", "c@y"])
 
 
-WISHES: dict[str, Any] = {
+EXTENSIONS: dict[str, Any] = {
     "dsn": {"ret": "HDRS", "envid": "QQ314159", "notify": ["SUCCESS"]},
     "require_tls": True,
     "deliver_by": 120,
@@ -205,27 +205,27 @@ WISHES: dict[str, Any] = {
 }
 
 
-def test_wishes_are_part_of_the_value() -> None:
+def test_options_are_part_of_the_value() -> None:
     plain = Envelope("a@x", ["b@y"])
-    wishing = Envelope("a@x", ["b@y"], **WISHES)
+    wishing = Envelope("a@x", ["b@y"], **EXTENSIONS)
     assert wishing.dsn == DSN(ret="HDRS", envid="QQ314159", notify="SUCCESS")
     assert (wishing.deliver_by, wishing.send_at, wishing.mt_priority) == (DeliverBy(120), 60, 3)
     assert (wishing.require_tls, wishing.body) == (True, "8bitmime")
     assert (wishing.prefer, wishing.require) == (("DSN",), ("MT-PRIORITY",))
     assert wishing != plain
-    assert wishing == Envelope("a@x", ["b@y"], **WISHES)
-    assert pickle.loads(pickle.dumps(wishing)) == wishing == replace(plain, **WISHES)
+    assert wishing == Envelope("a@x", ["b@y"], **EXTENSIONS)
+    assert pickle.loads(pickle.dumps(wishing)) == wishing == replace(plain, **EXTENSIONS)
     assert hash(pickle.loads(pickle.dumps(wishing))) == hash(wishing)
-    for name in WISHES:
-        assert Envelope("a@x", ["b@y"], **{**WISHES, name: None}) != wishing
+    for name in EXTENSIONS:
+        assert Envelope("a@x", ["b@y"], **{**EXTENSIONS, name: None}) != wishing
         assert name in repr(wishing)
 
 
 def test_none_is_not_given() -> None:
-    assert Envelope("a@x", ["b@y"], **dict.fromkeys(WISHES)) == Envelope("a@x", ["b@y"])
+    assert Envelope("a@x", ["b@y"], **dict.fromkeys(EXTENSIONS)) == Envelope("a@x", ["b@y"])
 
 
-def test_recipients_with_wishes_of_their_own() -> None:
+def test_recipients_with_options_of_their_own() -> None:
     envelope = Envelope(
         "a@x", ["b@y", Recipient("C <c@y>", notify="NEVER"), Recipient("d@y"), Recipient("B@y", orcpt="l@y")]
     )
@@ -238,7 +238,7 @@ def test_recipients_with_wishes_of_their_own() -> None:
     assert Envelope("a@x", ["b@y", "c@y", "d@y", "B@y"], recipient_options=given) == envelope
 
 
-def test_of_two_wishes_for_one_recipient_the_first_counts() -> None:
+def test_of_two_options_for_one_recipient_the_first_counts() -> None:
     envelope = Envelope("a@x", ["b@y", Recipient("b@Y", notify="NEVER"), Recipient("b@y", notify="DELAY")])
     assert envelope.recipient_options == (Recipient("b@y", notify="NEVER"),)
 
@@ -263,12 +263,12 @@ def test_of_two_wishes_for_one_recipient_the_first_counts() -> None:
         ({"recipient_options": {"b@y": {"notfy": "NEVER"}}}, "Did you mean .*notify"),
     ],
 )
-def test_wishes_that_make_no_sense(options: dict[str, Any], complaint: str) -> None:
+def test_options_that_make_no_sense(options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InvalidMessage, match=complaint):
         Envelope("a@x", ["b@y", "c@y"], **options)
 
 
-def test_header_fields_and_wishes_together() -> None:
+def test_header_fields_and_options_together() -> None:
     message = parsed("From: a@x\nTo: b@y\n\n", policy.default)
     assert Envelope.from_message(message, mt_priority=3) == Envelope("a@x", ["b@y"], mt_priority=3)
 

@@ -525,7 +525,7 @@ def test_a_message_is_plain_data() -> None:
         sent.recipient = "typo@x"  # type: ignore[attr-defined]
 
 
-def test_wishes_are_those_of_the_envelope() -> None:
+def test_options_are_those_of_the_envelope() -> None:
     message = Message("s", "a@x.example", ["b@y.example"], envelope_options={"dsn": {"ret": "HDRS"}})
     assert message.envelope() == Envelope("a@x.example", ["b@y.example"], dsn={"ret": "HDRS"})
     message.envelope_options["mt_priority"] = 3
