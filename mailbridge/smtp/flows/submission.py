@@ -76,7 +76,9 @@ class Submission:
             if error.outcome_unknown or not done.accepted:
                 _add_accepted(error, done.accepted)
                 raise
-            reply = error.reply or Reply(451, (f"4.4.2 {error.message}",), (4, 4, 2))
+            reply = error.reply
+            if reply is None or reply.code < 400:
+                reply = Reply(451, (f"4.4.2 {error.message}",), (4, 4, 2))
             return Outcome((), dict.fromkeys(transaction.recipients, reply), done.response)
         except BaseException as interrupt:
             if done.accepted:
@@ -121,7 +123,9 @@ class Submission:
             raise
 
     async def _begun(self, transaction: Transaction) -> Transaction:
-        """The next one on this connection, which may begin now."""
+        """The next one on this connection, which may begin now. Raises if the one before has ended it."""
+        if self.wire.is_over or self.wire.unanswered_count:
+            raise ConnectionLost("The connection ended with the transaction before", stage="mail_from")
         state = self.state
         if state.needs_reset:
             transaction = replace(transaction, resets_first=True)

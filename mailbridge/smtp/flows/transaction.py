@@ -92,6 +92,8 @@ async def transact(wire: Wire, transaction: Transaction, spent: Spent | None = N
             raise refusal
         return await _message(opened, transaction, rcpts, data)
     except BaseException as error:
+        if not isinstance(error, MailbridgeError) or isinstance(error, ProtocolViolation):
+            wire.is_over = True  # the two sides are out of step, whatever was answered
         if opened.is_in_doubt:
             error.outcome_unknown = True  # type: ignore[attr-defined]  # also on KeyboardInterrupt
         raise

@@ -1,21 +1,35 @@
 """How a server's bytes are cut into segments changes nothing, whichever faults it has at which commands.
 
 The dialogues of the other tables say what each fault leads to. Here it is faults at one and at two places of
-every kind of transaction, and the one claim that each of `CUTS` comes to the same end.
+an opening with login, and of every kind of transaction, and the one claim that each of `CUTS` comes to the
+same end.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations, product
 
 import pytest
 
 from mailbridge.errors import MailbridgeError
-from mailbridge.smtp.flows.steps import Look, ReadPiece, Step, Transfer, WriteContent
-from mailbridge.smtp.flows.transaction import Transaction, transact
-from mailbridge.smtp.wire import WINDOW_BYTES, Wire
-from tests.unit.smtp.flows.dialogue import CUTS, End, Server, end_of
+from mailbridge.secret import Secret
+from mailbridge.smtp.flows.connection import ConnectionState, Login, Opening, login, opening
+from mailbridge.smtp.flows.steps import (
+    AskCredentials,
+    Look,
+    ReadPiece,
+    StartTls,
+    Step,
+    Transfer,
+    WriteContent,
+)
+from mailbridge.smtp.flows.submission import Submission
+from mailbridge.smtp.flows.transaction import Transaction
+from mailbridge.smtp.sasl import Credentials
+from mailbridge.smtp.wire import WINDOW_BYTES, Spent, Wire
+from tests.unit.smtp.flows.dialogue import CUTS, End, Flow, Server, end_of
 
 HANGS_UP = "<eof>"
+ENOUGH = "452 4.5.3 enough"  # the recipients above the limit go in another transaction
 FAULTS = (
     "421 4.3.2 bye",
     "221 bye",
@@ -33,21 +47,53 @@ FAULTS = (
     "250 ok\r\n\r\n",
     "354 go\r\n550 no",
     "354 go\r\n421 bye",
+    ENOUGH,
     "250-ok\r\n" + HANGS_UP,
     "250 ok\r\n" + HANGS_UP,
     "550 no\r\n" + HANGS_UP,
     HANGS_UP,
 )
-SHAPES: dict[str, Mapping[str, bool]] = {
-    "DATA": {},
-    "DATA after RSET": {"resets_first": True},
-    "all-or-none": {"all_or_none": True},
-    "BDAT": {"chunking": True},
-    "LMTP": {"lmtp": True},
-    "LMTP by BDAT": {"lmtp": True, "chunking": True},
-}
-# MAIL, two RCPT, DATA, and what answers the content; RSET and the second recipient of LMTP take one more.
+A, B = "a@x.example", "b@x.example"
+
+
+def sending(*groups: Sequence[str], **options: bool) -> Callable[[Wire], Flow]:
+    wanted = Transaction(
+        sender="me@x.example",
+        recipients=groups[0],
+        mail_parameters=[],
+        content=b"Hi\r\n",
+        **options,  # type: ignore[arg-type]
+    )
+    return lambda wire: Submission(wire, ConnectionState(), False, Spent()).run(wanted, groups)
+
+
+async def connecting(wire: Wire) -> tuple[object, ...]:
+    state = ConnectionState()
+    await opening(wire, state, Opening(name="me.example", security="opportunistic", may_be_helo=True))
+    await login(wire, state, Login(names="auto", is_safe=True))
+    return state.greeting, state.capabilities, state.mechanism
+
+
+# MAIL, two RCPT, DATA, and what answers the content; RSET, the second recipient of LMTP, and another group
+# take more. Of a connection: greeting, EHLO, STARTTLS, EHLO, AUTH and a challenge.
 PLACES = range(6)
+SHAPES: dict[str, Callable[[Wire], Flow]] = {
+    "DATA": sending([A, B]),
+    "DATA after RSET": sending([A, B], resets_first=True),
+    "all-or-none": sending([A, B], all_or_none=True),
+    "BDAT": sending([A, B], chunking=True),
+    "LMTP": sending([A, B], lmtp=True),
+    "LMTP by BDAT": sending([A, B], lmtp=True, chunking=True),
+    "two groups": sending([A], [B]),
+    "connection": connecting,
+}
+DEFAULTS = {
+    b"DATA": "354 go",
+    b"EHLO me.example": "250-mx\r\n250-STARTTLS\r\n250-PIPELINING\r\n250 AUTH LOGIN PLAIN",
+    b"STARTTLS": "220 go",
+    b"AUTH": "235 ok",
+    b"": "220 mx",
+}
 # Of the cases with two faults the suite takes one in so many. It has no common factor with their number.
 EVERY = 53
 
@@ -71,7 +117,8 @@ class FaultyServer(Server):
     def perform(self, step: Step) -> object:
         match step:
             case Transfer():
-                self._take(step.data, step.data.splitlines())
+                is_greeting = step.limit == "greeting" and self._count == 0
+                self._take(step.data, [b""] if is_greeting else step.data.splitlines())
                 return self._said() or b""
             case Look():
                 return self._said()
@@ -83,13 +130,18 @@ class FaultyServer(Server):
                 return len(step.content)
             case ReadPiece():
                 return next(step.pieces, None)
+            case StartTls():
+                return None
+            case AskCredentials():
+                return Credentials("user", Secret("pencil"))
         raise AssertionError(step)
 
     def _take(self, data: bytes, commands: list[bytes]) -> None:
         if not self._has_hung_up:
             self.written.append(data)
         for command in commands:
-            said = self._faults.get(self._count, "354 go" if command == b"DATA" else "250 ok")
+            usual = DEFAULTS.get(command.partition(b" PLAIN")[0], "250 ok")
+            said = self._faults.get(self._count, usual)
             self._count += 1
             if not self._has_hung_up:
                 self._ready += said.removesuffix(HANGS_UP).encode() + b"\r\n" * (HANGS_UP not in said)
@@ -105,18 +157,10 @@ class FaultyServer(Server):
 
 def end(shape: str, window: int, faults: Mapping[int, str], cut: str) -> End:
     wire = Wire(window=window)
-    wanted = Transaction(
-        sender="me@x.example",
-        recipients=["a@x.example", "b@x.example"],
-        mail_parameters=[],
-        content=b"Hi\r\n",
-        **SHAPES[shape],  # type: ignore[arg-type]
-    )
-    answers = 2 if wanted.lmtp else 1
-    server = FaultyServer(faults, cut, answers_to_content=answers)
+    server = FaultyServer(faults, cut, answers_to_content=2 if "LMTP" in shape else 1)
     result, error = None, None
     try:
-        result = server.run(transact(wire, wanted))
+        result = server.run(SHAPES[shape](wire))
     except MailbridgeError as raised:
         error = raised
     return end_of(wire, server.written, result, error, is_all_said=server.is_all_said)

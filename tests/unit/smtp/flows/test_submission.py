@@ -146,6 +146,27 @@ def test_a_connection_that_is_lost_between_groups() -> None:
     assert (caught.value.outcome_unknown, caught.value.accepted) == (False, ())
 
 
+LOST_AT_B = [
+    said("250 ok") + "S: <eof>",
+    said("421 bye"),
+    said("250 ok", "354 what", "354 go"),  # whose content would all that follows be?
+    said("nonsense"),
+]
+
+
+@pytest.mark.parametrize("end", LOST_AT_B)
+def test_nothing_more_is_said_on_a_connection_that_a_group_has_ended(end: str) -> None:
+    sending = Sending(flight(A) + OK + flight(B) + end, [A], [B], [C])
+    done = sending.run()
+    assert (done.accepted, list(done.rejected)) == ((A,), [B, C])
+    assert not sending.dialogue.is_usable
+
+
+def test_no_more_groups_after_a_reply_too_many() -> None:
+    done = Sending(flight(A) + OK + said("250 again"), *GROUPS).run()
+    assert (done.accepted, done.rejected[B].code) == ((A,), 451)
+
+
 def test_doubt_about_a_group_is_raised() -> None:
     text = flight(A) + OK + flight(B) + said("250 ok", "250 ok", "354 go") + CONTENT + "S: <eof>"
     with pytest.raises(ConnectionLost) as caught:
