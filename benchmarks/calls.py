@@ -14,6 +14,7 @@ totals are printed.
 
 from __future__ import annotations
 
+import gc
 import json
 import socketserver
 import sys
@@ -52,11 +53,13 @@ class Calls:
         self.apart = 0
         self._code_apart = apart
         self._frame_apart: FrameType | None = None
+        gc.disable()  # finalizers of what was before are not calls of `act`
         sys.setprofile(self._note)
         try:
             act()
         finally:
             sys.setprofile(None)
+            gc.enable()
         del self.by_function[act.__code__]  # type: ignore[attr-defined]  # this module's own function
 
     @property

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 # The highest of Python 3.11 to 3.13 with Django 5.2 to 6.1, and a little more.
-MOST_CALLS = {"mailer": 440, "django": 1100}
+MOST_CALLS = {"mailer": 430, "django": 810}
 
 
 @pytest.mark.matrix
@@ -29,4 +29,4 @@ def test_a_warm_send_makes_few_calls() -> None:
     )
     calls = json.loads(counted.stdout)
     assert {name: calls[name] for name in MOST_CALLS if calls[name] > MOST_CALLS[name]} == {}
-    assert calls["mailer"] > 100  # they are counted at all
+    assert all(calls[name] > MOST_CALLS[name] / 2 for name in MOST_CALLS)  # they are counted at all
