@@ -159,3 +159,17 @@ def test_links_lead_somewhere() -> None:
 def test_nobody_is_told_to_install_the_other_mailbridge() -> None:
     for document in [*DOCUMENTS, *ROOT.glob("*.md")]:
         assert not re.search(r"install +'?mailbridge(?!-smtp)\b", document.read_text(encoding="utf-8"))
+
+
+def test_what_the_architecture_page_names_is_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    words = set(re.findall(r"`([\w./]+)`", text))
+    paths = {word for word in words if "/" in word}
+    assert len(paths) > 40
+    assert {
+        path for path in paths if not any((base / path).exists() for base in (ROOT, ROOT / "mailbridge"))
+    } == set()
+    recipes = set(re.findall(r"`([A-Z_]{4,}|_\w+)`", text.partition("## Recipes")[2]))
+    named = [ROOT / "mailbridge" / path for path in paths] + [ROOT / path for path in paths]
+    code = "".join(path.read_text(encoding="utf-8") for path in named if path.is_file())
+    assert {name for name in recipes if not re.search(rf"^(?:def )?{name}\b", code, re.MULTILINE)} == set()
