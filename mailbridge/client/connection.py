@@ -1,4 +1,4 @@
-"""One SMTP session: connect, log in, send, and say whether it may be used again.
+"""One SMTP connection: open it, log in, send, and say whether it may be used again.
 
 Ties the flows to a stream. It neither retries nor waits for others: that is the pool's and the
 mailer's business. Not for several threads at once.
@@ -43,9 +43,9 @@ Seconds = float | Deadline | None
 
 
 class SMTPConnection:
-    """A session with one server: the low-level client, which a mailer's pool is made of.
+    """A connection with one server: the low-level client, which a mailer's pool is made of.
 
-    `sock`: a socket to use instead of one of its own; it is closed with the session. A connected one
+    `sock`: a socket to use instead of one of its own; it is closed with the connection. A connected one
     is taken as the way to the server, with nothing dialed; one that was never connected is connected
     as `config` says. `secured`: the bytes of a connected one are encrypted already, so neither TLS
     nor STARTTLS is spoken on it.
@@ -167,7 +167,7 @@ class SMTPConnection:
         `ProtocolViolation`, `NotSupported` (STARTTLS is required and not offered).
         """
         if self._driver is not None:
-            raise ConfigurationError("A session is connected once", hint="Make another SMTPConnection.")
+            raise ConfigurationError("A connection is opened once", hint="Make another SMTPConnection.")
         began = self._clock()
         try:
             driver = self._opened_driver(self._limit(deadline))
@@ -204,16 +204,16 @@ class SMTPConnection:
     ) -> None:
         """AUTH with the configured credentials, or with those given here, which mean what the options do.
 
-        Without any it does nothing, nor if the session is logged in. To give credentials then is a
-        `ConfigurationError`: a session has one login (RFC 4954 section 4).
+        Without any it does nothing, nor if the connection is logged in. To give credentials then is a
+        `ConfigurationError`: a connection has one login (RFC 4954 section 4).
 
         Raises `AuthenticationFailed`, `NotSupported` (AUTH is not offered), `ConfigurationError`
-        (the password would travel in clear text), and closes the session then.
+        (the password would travel in clear text), and closes the connection then.
         """
         is_given = any(each is not None for each in (username, password, auth, oauth2))
         if self.authenticated and is_given:
             hint = "Make another SMTPConnection for another user."
-            raise ConfigurationError("This session is logged in already", stage="auth", hint=hint)
+            raise ConfigurationError("This connection is logged in already", stage="auth", hint=hint)
         outer, began = sys.exception(), self._clock()
         try:
             config = self.config
@@ -247,12 +247,12 @@ class SMTPConnection:
         `Rendered` goes as it is, all else with the `defaults` and signed by the `dkim` of `config`.
 
         `progress(sent, size)` is told how many bytes of the content have been written: 0 at first, and
-        `size` when the server has accepted it. What it raises before that ends the session, and the
+        `size` when the server has accepted it. What it raises before that ends the connection, and the
         message is not sent. It starts anew where recipients need a further transaction.
 
         Recipients beyond the server's limit (452 4.5.3, RFC 5321 section 4.5.3.1.10) go in further
         transactions. Raises `Refused` and its kinds, `NotSupported`, `InvalidMessage` with the
-        session still usable, `ConnectionLost`, `ProtocolViolation`, `DeadlineExceeded` with it
+        connection still usable, `ConnectionLost`, `ProtocolViolation`, `DeadlineExceeded` with it
         closed. `outcome_unknown` on the error says if the server may have taken the message. `pace`
         says when each transaction may begin.
         """
@@ -346,7 +346,7 @@ class SMTPConnection:
         return driver.run(single(driver.wire, command), self._limit(deadline))
 
     def close(self) -> None:
-        """Hang up at once, with a QUIT ahead of it where the session is in step and that costs no wait.
+        """Hang up at once, with a QUIT ahead of it where the connection is in step and that costs no wait.
 
         Never raises, and never awaits the answer; `quit` does.
         """
@@ -364,7 +364,7 @@ class SMTPConnection:
             self._driver.abandon()
 
     def unusable_reason(self) -> str | None:
-        """Why this session can't be used again; None if it can. A look that costs no round trip."""
+        """Why this connection can't be used again; None if it can. A look that costs no round trip."""
         if self._state.is_worn:
             return "worn: the server takes no further message on it"
         return self._driver.unusable_reason() if self._driver is not None else "closed"
@@ -374,11 +374,11 @@ class SMTPConnection:
 
     def _opened(self) -> Driver:
         if self._driver is None or not self._driver.stream.is_open:
-            raise ConnectionLost("The session is closed", stage="connection", server=self.config.server)
+            raise ConnectionLost("The connection is closed", stage="connection", server=self.config.server)
         return self._driver
 
     def _fail(self, error: BaseException, began: float) -> None:
-        """A session that could not be opened or logged in is no session."""
+        """What could not be opened or logged in is no connection."""
         if self._driver is not None:
             self._driver.hang_up()
         complete(error, self.config)

@@ -70,7 +70,7 @@ _ROWS: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         (
             "auth",
             r"^454 4\.7\.0.*too many",
-            "The server limits logins; wait, and let the pool keep its sessions.",
+            "The server limits logins; wait, and let the pool keep its connections.",
         ),
         ("auth", r"^535", _CHECK_LOGIN),
         (
@@ -117,7 +117,7 @@ def hint_for(
     """One sentence that names the remedy, or an empty string.
 
     `login_hint`: what is known of logins at this service, for a refusal that says nothing of its own.
-    `has_sent_header`: the session began with a PROXY header, and nothing shows yet that the server
+    `has_sent_header`: the connection began with a PROXY header, and nothing shows yet that the server
     understood it. One that wants none mostly says something that sounds like another problem.
     """
     if has_sent_header and _may_be_about_header(error):

@@ -35,7 +35,7 @@ def mail_parameters(
     """The parameters of MAIL FROM, and the message as this server can take it.
 
     SMTPUTF8 (RFC 6531) and BODY (RFC 6152, RFC 3030) where the message needs them, SIZE (RFC 1870)
-    where it is offered, and the delivery options of the envelope. `is_verified`: the session has TLS, and the
+    where it is offered, and the delivery options of the envelope. `is_verified`: it goes over TLS, and the
     server's certificate was checked. Raises `NotSupported` for what is needed and not offered,
     `MessageTooLarge` for what is beyond the server's limit.
     """
@@ -209,7 +209,7 @@ def _asks_tls(envelope: Envelope, capabilities: Capabilities, *, is_verified: bo
     """RFC 8689 section 4.2.1; section 5 says that a bounce is not to be lost for want of it."""
     if not envelope.sender and not (is_verified and "REQUIRETLS" in capabilities):
         return False
-    problem = "" if is_verified else "require_tls needs a session with TLS and a verified certificate"
+    problem = "" if is_verified else "require_tls needs a connection with TLS and a verified certificate"
     return _asks(envelope, capabilities, "REQUIRETLS", "require_tls", problem)
 
 

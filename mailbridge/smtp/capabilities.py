@@ -37,7 +37,7 @@ class Capabilities:
     """
 
     offers: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    #: What the server announces (RFC 9422): MAILMAX transactions of a session, RCPTMAX recipients of a
+    #: What the server announces (RFC 9422): MAILMAX transactions of a connection, RCPTMAX recipients of a
     #: transaction, RCPTDOMAINMAX domains of these. What is malformed is left out.
     limits: Mapping[str, int] = field(init=False, repr=False, compare=False)
     _parameters: dict[str, tuple[str, ...]] = field(init=False, repr=False, compare=False)  # by keyword

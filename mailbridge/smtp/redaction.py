@@ -25,7 +25,7 @@ _SHORTEST = 4
 
 
 class Redactor:
-    """The secrets of one session. Its `repr` shows none of them."""
+    """The secrets of one connection. Its `repr` shows none of them."""
 
     __slots__ = ("_always", "_in_exchange", "_words")
 

@@ -83,7 +83,7 @@ class OpenTransaction:
 
 @dataclass(slots=True)
 class Wire:
-    """The two directions of one session. `window` is in bytes; 0 means one command at a time.
+    """The two directions of one connection. `window` is in bytes; 0 means one command at a time.
 
     `is_over` once the server has said good-bye or hung up: nothing more goes out.
     """

@@ -96,7 +96,7 @@ class ContentReader:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def tell(self, sent: int) -> None:
-        """Let the caller know. What it raises ends the session: the message is never committed."""
+        """Let the caller know. What it raises ends the connection: the message is never committed."""
         if self._progress is not None:
             self._progress(sent, self.size)
 

@@ -1,4 +1,4 @@
-"""Opening a session: greeting, EHLO, HELO or LHLO, STARTTLS, EHLO again (RFC 5321 3.1, RFC 3207).
+"""Opening a connection: greeting, EHLO, HELO or LHLO, STARTTLS, EHLO again (RFC 5321 3.1, RFC 3207).
 
 Decides nothing about certificates or credentials, and sends nothing but these.
 """

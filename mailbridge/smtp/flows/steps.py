@@ -189,7 +189,7 @@ async def answer(wire: Wire, call: Call, *, limit: Limit = "command") -> Reply:
     reply = call.reply if call.reply is not None else await any_answer(wire, call, limit=limit)
     if reply.code in (221, 421):
         wire.is_over = True
-        raise ConnectionLost("The server closed the session", stage=call.command.stage, reply=reply)
+        raise ConnectionLost("The server closed the connection", stage=call.command.stage, reply=reply)
     return reply
 
 
@@ -251,7 +251,7 @@ async def _unasked(wire: Wire, stage: str) -> ConnectionLost | ProtocolViolation
     reply = wire.redactor.masked_reply(reply, in_exchange=in_exchange)
     # A good-bye is a whole reply of class 4: "421 timeout", or SES's "451 4.4.2".
     if reply.is_transient:
-        return ConnectionLost("The server closed the idle session", stage=stage, reply=reply)
+        return ConnectionLost("The server closed the idle connection", stage=stage, reply=reply)
     return ProtocolViolation("The server sent a reply that answers no command", stage=stage, reply=reply)
 
 
@@ -264,5 +264,5 @@ def take_in(wire: Wire, data: bytes, stage: str) -> bool:
 
 
 async def single(wire: Wire, command: Command) -> Reply:
-    """One command and its reply, whatever it says. Raises only if the session is lost."""
+    """One command and its reply, whatever it says. Raises only if the connection is lost."""
     return await any_answer(wire, wire.call(command), limit="command")

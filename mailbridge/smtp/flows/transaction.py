@@ -31,7 +31,7 @@ class Transaction:
 
     `recipient_parameters` are those of RCPT, by recipient. `chunking`: the content goes by BDAT, as
     it is. `lmtp`: each recipient has an answer of its own. `progress(sent, size)` is told bytes of
-    content; what it raises ends the session before anything is committed. `departed()` is told once the
+    content; what it raises ends the connection before anything is committed. `departed()` is told once the
     last byte has been written, whatever the server will say to it, and raises nothing.
     """
 
@@ -68,8 +68,8 @@ class Outcome:
 async def transact(wire: Wire, transaction: Transaction, spent: Spent | None = None) -> Outcome:
     """Send one message. What that costs is added to `spent`.
 
-    Raises `SenderRefused`, `RecipientsRefused`, `MessageRefused` with the session still in step;
-    `ConnectionLost` and `ProtocolViolation` with the session lost, and `InvalidMessage` too, where
+    Raises `SenderRefused`, `RecipientsRefused`, `MessageRefused` with the connection still in step;
+    `ConnectionLost` and `ProtocolViolation` with the connection lost, and `InvalidMessage` too, where
     the content can't be read. `outcome_unknown` is set on whatever leaves the message in doubt, an
     interrupt too.
     """
@@ -254,7 +254,7 @@ async def _verdict_of_recipient(wire: Wire, end: Call) -> Reply:
     reply = await any_answer(wire, end, limit="final")
     if reply.code == 221:
         wire.is_over = True
-        raise ConnectionLost("The server closed the session", stage="final", reply=reply)
+        raise ConnectionLost("The server closed the connection", stage="final", reply=reply)
     wire.is_over = wire.is_over or reply.code == 421
     _require_verdict(reply)
     return reply
