@@ -20,8 +20,6 @@ from mailbridge import (
     MailbridgeError,
     Mailer,
     Message,
-    MessageRefused,
-    MessageTooLarge,
     NotSupported,
     Recipient,
     RecipientsRefused,
@@ -323,36 +321,6 @@ class TestBINARYMIME:
             ]
             assert [message.content for message in server.messages] == [content]
 
-    def test_binary_never_goes_by_data(self) -> None:
-        content = b"Subject: x\r\n\r\nbare\nlone\r"
-        with ScriptedServer(keywords=["BINARYMIME", "8BITMIME"]) as server, mailer_for(server) as mailer:
-            with pytest.raises(NotSupported, match="CHUNKING"):
-                mailer.send(content, envelope=Envelope("a@x.example", "b@y.example", body="binarymime"))
-            assert said(server) == []
-
-
-class TestSIZE:
-    @pytest.mark.parametrize("beyond", [0, 1])
-    def test_the_limit_is_exact(self, beyond: int) -> None:
-        limit = len(CONTENT) - beyond
-        with ScriptedServer(keywords=[f"SIZE {limit}"]) as server, mailer_for(server) as mailer:
-            envelope = Envelope("a@x.example", "b@y.example")
-            if not beyond:
-                assert mailer.send(CONTENT, envelope=envelope).message_size == limit
-                assert said(server)[0] == f"MAIL FROM:<a@x.example> SIZE={limit}".encode()
-                return
-            with pytest.raises(MessageTooLarge) as raised:
-                mailer.send(CONTENT, envelope=envelope)
-            assert (raised.value.size, raised.value.limit) == (len(CONTENT), limit)
-            assert not raised.value.is_transient
-            assert said(server) == []
-
-    def test_switched_off_the_server_is_left_to_say_so(self) -> None:
-        with ScriptedServer(keywords=["SIZE 1"]) as server, mailer_for(server, disable=["size"]) as mailer:
-            with pytest.raises(MessageRefused, match="552"):
-                mailer.send(CONTENT, envelope=Envelope("a@x.example", "b@y.example"))
-            assert said(server)[0] == b"MAIL FROM:<a@x.example>"
-
 
 class TestSMTPUTF8:
     def test_an_address_goes_as_utf_8(self) -> None:
@@ -364,12 +332,6 @@ class TestSMTPUTF8:
         with talking(dialogue + DATA) as mailer:
             envelope = Envelope("dömmö@x.example", "grüße@y.example", dsn={"ret": "HDRS"})
             assert mailer.send(CONTENT, envelope=envelope).accepted
-
-    def test_the_error_is_clear(self) -> None:
-        with ScriptedServer(keywords=["8BITMIME"]) as server, mailer_for(server) as mailer:
-            with pytest.raises(NotSupported, match="needs SMTPUTF8, which the server does not offer"):
-                mailer.send(CONTENT, envelope=Envelope("a@x.example", "grüße@y.example"))
-            assert said(server) == []
 
 
 class TestLIMITS:

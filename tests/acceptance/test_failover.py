@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from mailbridge import (
-    AuthenticationFailed,
     CertificateRejected,
     ConnectFailed,
     ConnectTimeout,
@@ -33,12 +32,11 @@ from mailbridge import (
     SMTPConfig,
 )
 from mailbridge.delivery.breakers import COOLDOWN, FIRST_COOLDOWN, LONGEST_COOLDOWN
-from mailbridge.testing import DEFAULT_KEYWORDS, Fault, ScriptedServer
+from mailbridge.testing import Fault, ScriptedServer
 from tests.acceptance.crowd import side_by_side
 from tests.acceptance.fault_cases import (
     BIG,
     SMALL,
-    both_ways,
     ending_at_once,
     ending_in_time,
     fault_at,
@@ -97,16 +95,14 @@ def cases() -> list[tuple[str, str, str]]:
 
 
 @contextmanager
-def served(certificates: Certificates, *, step: str, how: str, pipelining: bool) -> Iterator[Pair]:
+def served(certificates: Certificates, *, step: str, how: str) -> Iterator[Pair]:
     clock = ShiftedClock()
     is_implicit = step == "implicit"
     login: dict[str, Any] = {"username": USER, "password": PASSWORD}
-    keywords = [k for k in DEFAULT_KEYWORDS if pipelining or k != "PIPELINING"]
     common: dict[str, Any] = {
         "certfile": certificates.good.cert_file,
         "keyfile": certificates.good.key_file,
         "users": {USER: PASSWORD},
-        "keywords": keywords,
     }
     with (
         ScriptedServer(
@@ -133,27 +129,22 @@ def served(certificates: Certificates, *, step: str, how: str, pipelining: bool)
         yield Pair(one, other, mailer, clock)
 
 
-@pytest.mark.parametrize("pipelining", [True, False], ids=["pipelined", "lockstep"])
 @pytest.mark.parametrize(("step", "how", "expected"), ending_at_once(cases()))
-def test_the_first_server_fails(
-    certificates: Certificates, step: str, how: str, expected: str, pipelining: bool
-) -> None:
-    check_first_server_fails(certificates, step, how, expected, pipelining)
+def test_the_first_server_fails(certificates: Certificates, step: str, how: str, expected: str) -> None:
+    check_first_server_fails(certificates, step, how, expected)
 
 
 @pytest.mark.parametrize("found", ending_in_time(cases()))
 def test_the_first_server_does_not_answer(
     certificates: Certificates, found: list[tuple[str, str, str]]
 ) -> None:
-    side_by_side(check_first_server_fails, both_ways(certificates, found))
+    side_by_side(check_first_server_fails, [(certificates, *case) for case in found])
 
 
-def check_first_server_fails(
-    certificates: Certificates, step: str, how: str, expected: str, pipelining: bool
-) -> None:
+def check_first_server_fails(certificates: Certificates, step: str, how: str, expected: str) -> None:
     limit = time_limit(step, how)
     size = BIG if step == "content" else SMALL
-    with served(certificates, step=step, how=how, pipelining=pipelining) as both:
+    with served(certificates, step=step, how=how) as both:
         began = time.monotonic()
         (outcome,) = both.mailer.send_many([(message(1, size=size), envelope())])
         assert time.monotonic() - began < limit + MARGIN
@@ -282,24 +273,6 @@ def test_the_time_for_the_send_ends_it_whoever_is_left() -> None:
 # ---- the login
 
 
-def test_a_refused_login_goes_to_the_second_and_is_not_tried_again_and_again() -> None:
-    login = {"username": USER, "password": PASSWORD}
-    with (
-        ScriptedServer(users={USER: "changed"}, auth_in_clear=True) as one,
-        ScriptedServer(users={USER: PASSWORD}, auth_in_clear=True) as other,
-        Mailer(
-            SMTPConfig(
-                security="none", timeout=10, servers=[entry(one, **login), entry(other, priority=2, **login)]
-            )
-        ) as mailer,
-    ):
-        for number in range(6):
-            result = mailer.send(message(number), envelope=envelope())
-            assert isinstance(result.failed_servers[address(one)], AuthenticationFailed)
-        assert len(one.connections) == 1
-        assert sum(committed(other).values()) == 6
-
-
 def test_a_certificate_that_is_not_trusted(certificates: Certificates) -> None:
     files = {"certfile": certificates.good.cert_file, "keyfile": certificates.good.key_file}
     with (
@@ -383,41 +356,6 @@ def test_when_all_fail_the_error_tells_of_each() -> None:
         both.second.resume()
         both.wait(FIRST_COOLDOWN)
         assert both.send(9).server == both.names[1]
-
-
-def test_the_error_that_says_whether_later_may_help() -> None:
-    """The second server will never take the login, but the first may be up again."""
-    with (
-        ScriptedServer() as one,
-        ScriptedServer(users={USER: "changed"}, auth_in_clear=True) as other,
-        Mailer(
-            SMTPConfig(
-                security="none",
-                servers=[entry(one), entry(other, priority=2, username=USER, password=PASSWORD)],
-            )
-        ) as mailer,
-    ):
-        one.refuse()
-        with pytest.raises(NobodyListens) as caught:
-            mailer.send(message(1), envelope=envelope())
-        assert caught.value.is_transient
-        assert [type(each) for each in caught.value.attempts] == [AuthenticationFailed]
-
-
-def test_a_retry_comes_after_all_servers() -> None:
-    with pair(options={"retry": 3}) as both:
-        both.first.refuse()
-        both.second.refuse()
-        slept: list[float] = []
-
-        def sleep(seconds: float) -> None:
-            slept.append(seconds)
-            both.second.resume()
-
-        with Mailer(both.mailer.config, sleep=sleep, random=lambda: 0.0) as mailer:
-            result = mailer.send(message(1), envelope=envelope())
-        assert (result.attempts, result.server, slept) == (2, both.names[1], [1.0])
-        assert list(result.failed_servers) == [both.names[0]]
 
 
 # ---- a batch

@@ -309,15 +309,6 @@ def test_451_4_4_2_on_a_new_session_is_told() -> None:
         assert len(server.connections) == 1
 
 
-def test_a_server_that_ends_every_session_early_is_not_tried_for_ever() -> None:
-    """One replay, on a fresh session; its failure is told."""
-    faults = [Fault("mail", "close", occurrence=2), Fault("mail", "close", connection=2)]
-    with ScriptedServer(faults=faults) as server, mailer_for(server) as mailer:
-        send(mailer, 1)
-        assert isinstance(refused(mailer, 2), ConnectionLost)
-        assert len(server.connections) == 2
-
-
 # ---- leaving
 
 QUIT_FAULTS: dict[str, dict[str, Any]] = {
@@ -361,19 +352,6 @@ def retrying(server: ScriptedServer, naps: Naps, **options: Any) -> Mailer:
     return Mailer(config_for(server, **{"retry": 3} | options), sleep=naps, random=lambda: 0.0)
 
 
-@pytest.mark.parametrize("stage", ["greeting", "mail", "rcpt", "data", "final"])
-def test_transient_failures_are_tried_again(stage: Any) -> None:
-    faults = [
-        Fault(stage, "reply", reply="450 4.7.1 Later", occurrence=n, connection=None, then="close")
-        for n in (1, 2)
-    ]
-    naps = Naps()
-    with ScriptedServer(faults=faults) as server, retrying(server, naps) as mailer:
-        result = send(mailer, 1)
-        assert (result.attempts, naps.seconds) == (3, [1.0, 2.0])
-        assert committed(server) == {1: 1}
-
-
 def test_the_last_error_is_raised_with_the_earlier_ones_on_it() -> None:
     faults = [
         Fault("mail", "reply", reply=f"45{n} 4.7.1 Later", occurrence=n, connection=None) for n in (1, 2, 3)
@@ -399,15 +377,6 @@ def test_a_server_that_is_away_for_a_while() -> None:
             assert [type(one) for one in (*error.attempts, error)] == [NobodyListens] * 3
 
 
-@pytest.mark.parametrize("stage", ["mail", "rcpt", "data", "final"])
-def test_refusals_for_good_are_not_tried_again(stage: Any) -> None:
-    naps = Naps()
-    fault = Fault(stage, "reply", reply="550 5.7.1 No")
-    with ScriptedServer(faults=[fault]) as server, retrying(server, naps) as mailer:
-        assert refused(mailer, 1).attempts == ()
-        assert (naps.seconds, committed(server)) == ([], {})
-
-
 @pytest.mark.parametrize("kind", ["close", "reset", "garbage", "half", "silence", "four_digits", "mixed"])
 @pytest.mark.parametrize("is_reused", [False, True], ids=["new", "reused"])
 def test_what_may_have_been_taken_is_never_sent_again(kind: Any, is_reused: bool) -> None:
@@ -430,17 +399,6 @@ def test_recipients_that_were_served_are_not_served_again() -> None:
     with ScriptedServer(rcpt_replies=SOME) as server, retrying(server, naps) as mailer:
         assert send(mailer, 1, GOOD, LATER).attempts == 1
         assert (naps.seconds, recipients_served(server)) == ([], {GOOD: 1})
-
-
-def test_the_replay_of_a_dead_session_is_no_attempt() -> None:
-    naps = Naps()
-    with (
-        ScriptedServer(faults=[Fault("data", "close", occurrence=2)]) as server,
-        retrying(server, naps) as mailer,
-    ):
-        send(mailer, 1)
-        assert send(mailer, 2).attempts == 1
-        assert naps.seconds == []
 
 
 # ---- batches
