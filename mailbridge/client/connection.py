@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
-from mailbridge.client.driver import Driver
+from mailbridge.client.driver import Driver, Performers
 from mailbridge.client.hints import complete
 from mailbridge.client.login import log_in, with_login
 from mailbridge.client.opening import Way, dial, open_connection, require_usable
-from mailbridge.client.plan import sending_seconds
-from mailbridge.client.sender import Pace, Sender
+from mailbridge.client.sender import Pace, plan, result_of, tell_all
 from mailbridge.config.oauth2 import OAuth2Options
 from mailbridge.config.smtp_config import SMTPConfig
 from mailbridge.deadline import Clock, Deadline
@@ -32,10 +31,11 @@ from mailbridge.results import SendResult
 from mailbridge.secret import Secret, clear_locals
 from mailbridge.smtp import commands
 from mailbridge.smtp.capabilities import Capabilities
+from mailbridge.smtp.flows.answers import single
 from mailbridge.smtp.flows.connection import ConnectionState
 from mailbridge.smtp.flows.content import Progress
-from mailbridge.smtp.flows.steps import single
-from mailbridge.smtp.replies import queue_id
+from mailbridge.smtp.flows.steps import AskPermit
+from mailbridge.smtp.flows.submission import Submission
 from mailbridge.smtp.wire import Spent
 
 #: A time limit: seconds from now, None for none. (A pool gives a point in time.)
@@ -74,7 +74,6 @@ class SMTPConnection:
         self._state = ConnectionState()
         self._way: Way | None = None
         self._driver: Driver | None = None
-        self._sender: Sender | None = None
 
     def __enter__(self) -> Self:
         if not self.is_open:
@@ -279,33 +278,32 @@ class SMTPConnection:
         progress: Progress | None,
         pace: Pace | None,
     ) -> SendResult:
-        sender, spent = self._sender_of_open(), Spent()
-        began = self._clock()
-        outer = sys.exception()
+        driver, spent = self._opened(), Spent()
+        began, outer = self._clock(), sys.exception()
+        tls = driver.stream.tls
         try:
-            outcome, rendered = sender.send(envelope, rendered, limit, spent, progress=progress, pace=pace)
+            planned = plan(
+                envelope,
+                rendered,
+                self.config,
+                self._state.capabilities,
+                is_verified=tls is not None and tls.verified,
+                progress=progress,
+                pace=pace,
+            )
+            submission = Submission(driver.wire, self._state, pace is not None, spent)
+            others: Performers = {} if pace is None else {AskPermit: lambda _: pace.begin(limit)}
+            outcome = driver.run(submission.run(planned.transaction, planned.groups), limit, others)
         except MailbridgeError as error:
+            complete(error, self.config)  # what can't be planned is this server's, too
             clear_locals(error, outer=outer)  # some hold the recipients
             raise
-        return SendResult(
-            accepted=outcome.accepted,
-            rejected=outcome.rejected,
-            response=outcome.response,
-            envelope=envelope,
-            message_size=rendered.size,
-            queue_id=queue_id(outcome.response.text),
-            message_id=rendered.message_id,
-            connection_id=self.id,
-            server=self.config.server,
-            timings=sending_seconds(spent.seconds) | {"total": self._clock() - began},
-            round_trips=spent.round_trips,
+        if progress is not None:
+            tell_all(progress, planned.rendered.size, self._log)
+        seconds, server = self._clock() - began, self.config.server
+        return result_of(
+            outcome, envelope, planned.rendered, spent, seconds=seconds, connection_id=self.id, server=server
         )
-
-    def _sender_of_open(self) -> Sender:
-        driver = self._opened()
-        if self._sender is None:
-            self._sender = Sender(driver, self._state, self.config, self._log)
-        return self._sender
 
     # ---- small commands, closing
 

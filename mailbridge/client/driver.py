@@ -22,7 +22,6 @@ from mailbridge.errors import (
     DeadlineExceeded,
     InvalidMessage,
     MailbridgeError,
-    ProtocolViolation,
     ReplyTimeout,
 )
 from mailbridge.logs import Log
@@ -32,6 +31,7 @@ from mailbridge.net.tls.handshake import Handshake
 from mailbridge.reply import printable
 from mailbridge.secret import clear_locals
 from mailbridge.smtp import commands
+from mailbridge.smtp.flows.answers import is_out_of_step
 from mailbridge.smtp.flows.steps import (
     Limit,
     Look,
@@ -155,8 +155,7 @@ class Driver:
         if getcoroutinestate(flow) == CORO_SUSPENDED:
             with suppress(BaseException):
                 flow.throw(error)
-        is_in_step = isinstance(error, MailbridgeError) and not isinstance(error, ProtocolViolation)
-        if not (is_in_step and self.wire.is_quiet):
+        if is_out_of_step(error) or not self.wire.is_quiet:
             self.hang_up()
         complete(error, self._config)
 
@@ -257,14 +256,7 @@ class Driver:
         """Why the connection can't be used again; None if it can. A look that costs no round trip."""
         if not self.stream.is_open:
             return "closed"
-        if not self.wire.is_quiet:
-            return "out of step"
-        said = self.stream.receive_now()
-        if said is None or (said and not said.strip(b"\r\n")):  # empty lines say nothing
-            return None
-        self.wire.is_over = True  # no QUIT to a server that has said good-bye itself
-        text = printable(self.wire.redactor.masked(said.decode("utf-8", "replace").strip()), 200)
-        return f"the server said {text!r}" if said else "closed by the server"
+        return self.wire.unusable_reason(self.stream.receive_now())
 
     def close(self) -> None:
         """Say QUIT if that costs no wait, and hang up. Never raises, never awaits the answer."""

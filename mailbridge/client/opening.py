@@ -59,8 +59,13 @@ def open_connection(
     driver.round_trips += 1 + len(config.proxy)  # the TCP handshake, and each proxy's answer
     _send_header(driver.stream, config, dialing)
     state.is_encrypted = driver.stream.secure
-    wanted = Opening(
-        name=config.local_hostname or ehlo_name(driver.stream.sockname),
+    driver.run(opening(driver.wire, state, wanted_opening(config, driver.stream.sockname)), deadline)
+
+
+def wanted_opening(config: SMTPConfig, own_address: str) -> Opening:
+    """What the options say of it; `own_address` is this end of the connection."""
+    return Opening(
+        name=config.local_hostname or ehlo_name(own_address),
         security=config.security,
         proxies=", ".join(map(str, config.proxy)),
         lmtp=config.protocol == "lmtp",
@@ -68,7 +73,6 @@ def open_connection(
         may_pipeline=config.pipelining == "auto",
         may_be_helo=config.security not in ("starttls", "tls") and not config.has_credentials,
     )
-    driver.run(opening(driver.wire, state, wanted), deadline)
 
 
 def _send_header(stream: Stream, config: SMTPConfig, deadline: Deadline) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mailbridge.errors import ProtocolViolation
-from mailbridge.reply import Reply
+from mailbridge.reply import Reply, printable
 from mailbridge.smtp.commands import Command
 from mailbridge.smtp.redaction import Redactor
 from mailbridge.smtp.replies import ReplyParser
@@ -198,6 +198,16 @@ class Wire:
         with suppress(ProtocolViolation):  # then there is something, which its reader will be told
             self.parser.skip_empty_lines()
         return not self.parser.is_idle
+
+    def unusable_reason(self, said: bytes | None) -> str | None:
+        """Why nothing more can be sent between two flows; None if it can. `said` is what a look has found."""
+        if not self.is_quiet:
+            return "out of step"
+        if said is None or (said and not said.strip(b"\r\n")):  # empty lines say nothing
+            return None
+        self.is_over = True  # no QUIT to a server that has said good-bye itself
+        text = printable(self.redactor.masked(said.decode("utf-8", "replace").strip()), 200)
+        return f"the server said {text!r}" if said else "closed by the server"
 
     @property
     def in_doubt(self) -> tuple[OpenTransaction, ...]:

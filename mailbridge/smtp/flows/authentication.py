@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from mailbridge.errors import AuthenticationFailed, DeadlineExceeded, MailbridgeError, ProtocolViolation
 from mailbridge.reply import Reply
 from mailbridge.smtp import commands
-from mailbridge.smtp.flows.steps import answer, nothing_is_there
+from mailbridge.smtp.flows.answers import answer, nothing_is_there
 from mailbridge.smtp.sasl.base import Mechanism, decode_challenge
 from mailbridge.smtp.wire import Wire
 

@@ -20,16 +20,10 @@ from mailbridge.reply import Reply, printable
 from mailbridge.secret import Secret
 from mailbridge.smtp import sasl
 from mailbridge.smtp.capabilities import EMPTY, Capabilities
+from mailbridge.smtp.flows.answers import NO_ANSWER, nothing_is_there
 from mailbridge.smtp.flows.authentication import authentication
 from mailbridge.smtp.flows.opening import greeting, introduction, start_tls
-from mailbridge.smtp.flows.steps import (
-    NO_ANSWER,
-    AskCredentials,
-    DropToken,
-    FetchToken,
-    StartTls,
-    nothing_is_there,
-)
+from mailbridge.smtp.flows.steps import AskCredentials, DropToken, FetchToken, StartTls
 from mailbridge.smtp.wire import WINDOW_BYTES, Wire
 
 

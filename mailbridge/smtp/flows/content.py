@@ -19,15 +19,8 @@ from mailbridge.reply import Reply
 from mailbridge.smtp import commands
 from mailbridge.smtp.commands import Command
 from mailbridge.smtp.dot_stuffing import END_OF_DATA, DotStuffer
-from mailbridge.smtp.flows.steps import (
-    LOOK,
-    NO_ANSWER,
-    ReadPiece,
-    WriteContent,
-    answer,
-    nothing_is_there,
-    take_in,
-)
+from mailbridge.smtp.flows.answers import NO_ANSWER, answer, nothing_is_there, take_in
+from mailbridge.smtp.flows.steps import LOOK, ReadPiece, WriteContent
 from mailbridge.smtp.wire import Call, OpenTransaction, Wire
 
 

@@ -7,15 +7,8 @@ from mailbridge.errors import GreetingRefused, NotSupported, ProtocolViolation, 
 from mailbridge.reply import Reply
 from mailbridge.smtp import commands
 from mailbridge.smtp.capabilities import EMPTY, Capabilities
-from mailbridge.smtp.flows.steps import (
-    LOOK,
-    StartTls,
-    Transfer,
-    answer,
-    any_answer,
-    nothing_is_there,
-    take_in,
-)
+from mailbridge.smtp.flows.answers import answer, any_answer, nothing_is_there, take_in
+from mailbridge.smtp.flows.steps import LOOK, StartTls, Transfer
 from mailbridge.smtp.wire import Wire
 
 # The first byte of a TLS record that a server may send on its own: an alert, or a handshake.

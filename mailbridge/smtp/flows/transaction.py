@@ -20,8 +20,9 @@ from mailbridge.errors import (
 from mailbridge.reply import Reply
 from mailbridge.smtp import commands
 from mailbridge.smtp.dot_stuffing import END_OF_DATA
+from mailbridge.smtp.flows.answers import NO_ANSWER, answer, any_answer, is_out_of_step, nothing_is_there
 from mailbridge.smtp.flows.content import ContentReader, Pieces, Progress, after_354, in_chunks
-from mailbridge.smtp.flows.steps import NO_ANSWER, WriteContent, answer, any_answer, nothing_is_there
+from mailbridge.smtp.flows.steps import WriteContent
 from mailbridge.smtp.wire import Call, OpenTransaction, Spent, Wire
 
 
@@ -92,8 +93,8 @@ async def transact(wire: Wire, transaction: Transaction, spent: Spent | None = N
             raise refusal
         return await _message(opened, transaction, rcpts, data)
     except BaseException as error:
-        if not isinstance(error, MailbridgeError) or isinstance(error, ProtocolViolation):
-            wire.is_over = True  # the two sides are out of step, whatever was answered
+        if is_out_of_step(error):
+            wire.is_over = True  # whatever was answered
         if opened.is_in_doubt:
             error.outcome_unknown = True  # type: ignore[attr-defined]  # also on KeyboardInterrupt
         raise

@@ -14,7 +14,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mailbridge.errors import MailbridgeError, ProtocolViolation
+from mailbridge.errors import MailbridgeError
+from mailbridge.smtp.flows.answers import is_out_of_step
 from mailbridge.smtp.flows.steps import Look, ReadPiece, StartTls, Step, Transfer, WriteContent
 from mailbridge.smtp.wire import WINDOW_BYTES, Wire
 
@@ -104,7 +105,7 @@ def end_of(
         rejected = getattr(error, "rejected", None)
         told = (type(error), error.stage, error.reply, error.accepted, rejected, str(error))
         assert error.outcome_unknown == bool(wire.in_doubt)
-    is_usable = wire.is_quiet and is_all_said and not isinstance(error, ProtocolViolation)
+    is_usable = wire.is_quiet and is_all_said and (error is None or not is_out_of_step(error))
     return End(result, told, b"".join(written), bool(wire.in_doubt), is_usable)
 
 
