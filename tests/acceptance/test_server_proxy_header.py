@@ -1,8 +1,4 @@
-"""Who a client is behind a PROXY header: the grammar to the letter, deadlines, and whom to believe.
-
-Headers that other servers were measured to take (upper half of REFUSED) are refused here: each gives a
-client the chance to appear as somebody else, or nobody.
-"""
+"""Who a client is behind a PROXY header: which headers count, deadlines, and whom to believe."""
 
 from __future__ import annotations
 
@@ -21,7 +17,6 @@ SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 FOUR = bytes((192, 0, 2, 1, 198, 51, 100, 2)) + (56324).to_bytes(2) + (25).to_bytes(2)
 SIX = socket.inet_pton(socket.AF_INET6, "2001:db8::1") + socket.inet_pton(socket.AF_INET6, "2001:db8::2")
 PORTS = (56324).to_bytes(2) + (25).to_bytes(2)
-UNIX = b"/run/client".ljust(108, b"\0") + b"/run/server".ljust(108, b"\0")
 OWN = ("127.0.0.1", None)  # the socket's own end, whatever its port
 
 
@@ -39,60 +34,31 @@ def with_crc(wrong_by: int = 0) -> bytes:
     return zeroed[:-4] + (crc32c(zeroed) ^ wrong_by).to_bytes(4)
 
 
+# One of each kind. The grammar has its tables in tests/unit/proxy_protocol/test_header.py.
 BELIEVED = {
     "TCP4": (b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 25\r\n", ("192.0.2.1", 56324)),
-    "TCP6": (b"PROXY TCP6 2001:DB8:0::1 2001:db8::2 56324 25\r\n", ("2001:db8::1", 56324)),
     "IPv4 in the clothes of IPv6": (
         b"PROXY TCP6 ::ffff:192.0.2.1 ::ffff:198.51.100.2 56324 25\r\n",
         ("192.0.2.1", 56324),
     ),
-    "UNKNOWN": (b"PROXY UNKNOWN\r\n", OWN),
     "UNKNOWN with addresses, to be ignored": (b"PROXY UNKNOWN ffff::1 ::1 1 2\r\n", OWN),
-    "the longest line": (b"PROXY UNKNOWN" + b" " * 92 + b"\r\n", OWN),
-    "v2 over IPv4": (v2(), ("192.0.2.1", 56324)),
     "v2 over IPv6": (v2(SIX + PORTS, b"\x21\x21"), ("2001:db8::1", 56324)),
-    "v2 from a UNIX socket": (v2(UNIX, b"\x21\x31"), ("unix:/run/client", 0)),
     "v2 from a UNIX socket with an odd name": (
         v2(b"\0a\nb\xff".ljust(108, b"\0") + bytes(108), b"\x21\x31"),
         ("unix:\\x00a\\nb\\udcff", 0),
     ),
-    "v2 LOCAL": (v2(b"", b"\x20\x00"), OWN),
     "v2 LOCAL with addresses, to be ignored": (v2(FOUR, b"\x20\x11"), OWN),
     "v2 of an unspecified family": (v2(b"", b"\x21\x00"), OWN),
-    "v2 with a checksum": (with_crc(), ("192.0.2.1", 56324)),
     "v2 as long as allowed": (v2(FOUR + tlv(4, bytes(536 - 16 - 12 - 3))), ("192.0.2.1", 56324)),
 }
-
 REFUSED = {
     "LF alone": b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 25\n",
-    "lower case": b"proxy TCP4 192.0.2.1 198.51.100.2 56324 25\r\n",
-    "lower-case family": b"PROXY tcp4 192.0.2.1 198.51.100.2 56324 25\r\n",
-    "bogus family": b"PROXY TCP5 192.0.2.1 198.51.100.2 56324 25\r\n",
-    "family and address differ": b"PROXY TCP4 2001:db8::1 198.51.100.2 56324 25\r\n",
-    "a host name": b"PROXY TCP4 mail.example 198.51.100.2 56324 25\r\n",
-    "octets with leading zeros": b"PROXY TCP4 010.0.0.1 198.51.100.2 56324 25\r\n",
-    "port 99999": b"PROXY TCP4 192.0.2.1 198.51.100.2 99999 25\r\n",
-    "hexadecimal port": b"PROXY TCP4 192.0.2.1 198.51.100.2 0x10 25\r\n",
-    "port abc": b"PROXY TCP4 192.0.2.1 198.51.100.2 abc 25\r\n",
-    "no destination": b"PROXY TCP4 192.0.2.1\r\n",
-    "two spaces": b"PROXY TCP4  192.0.2.1 198.51.100.2 56324 25\r\n",
-    "PROXY alone": b"PROXY\r\n",
     "no header": b"EHLO client.test\r\n",
     "2000 bytes without an end": b"PROXY TCP4 " + b"1" * 1989,
-    "1020 bytes": b"PROXY UNKNOWN " + b"1" * 1004 + b"\r\n",
-    "one byte too long": b"PROXY UNKNOWN" + b" " * 93 + b"\r\n",
     "v2 cut off": v2()[:20],
     "v2 longer than allowed": v2(FOUR + tlv(4, bytes(536 - 16 - 12 - 2))),
-    "v2 that claims 65535 bytes": v2(FOUR, length=0xFFFF),
-    "v2 too short for its addresses": v2(FOUR[:8]),
     "v2 with a wrong checksum": with_crc(wrong_by=1),
-    "v2 of an unknown family": v2(FOUR, b"\x21\x41"),
     "v2 over datagrams": v2(FOUR, b"\x21\x12"),
-    "v2 with an unknown command": v2(FOUR, b"\x22\x11"),
-    "v2 of another version": v2(FOUR, b"\x31\x11"),
-    "v2 with a vector longer than the header": v2(FOUR + tlv(2, b"mail", length=500)),
-    "v2 with a vector shorter than its head": v2(FOUR + b"\x02\x00"),
-    "v2 with two names": v2(FOUR + tlv(2, b"one") + tlv(2, b"two")),
     "TLS at once": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 }
 
