@@ -10,14 +10,14 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Listener", "Path", "listening_socket", "server_context"]
+__all__ = ["Listener", "Path", "bound_socket", "server_context"]
 
 Path = str | os.PathLike[str]
 BACKLOG = 128
 
 
-def listening_socket(address: tuple[str, int] | str) -> socket.socket:
-    """A socket that listens at (host, port) or at the path of a UNIX socket."""
+def bound_socket(address: tuple[str, int] | str) -> socket.socket:
+    """A socket at (host, port) or at the path of a UNIX socket; connections are refused until it listens."""
     if isinstance(address, str):
         family = socket.AF_UNIX
     else:
@@ -27,7 +27,6 @@ def listening_socket(address: tuple[str, int] | str) -> socket.socket:
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
-        sock.listen(BACKLOG)
     except BaseException:
         sock.close()
         raise
@@ -35,10 +34,15 @@ def listening_socket(address: tuple[str, int] | str) -> socket.socket:
 
 
 class Listener:
-    """A listening socket with its accepting thread."""
+    """Has a bound socket listen, with an accepting thread."""
 
     def __init__(self, sock: socket.socket, accepted: Callable[[socket.socket, Any], None]) -> None:
         self._sock = sock
+        try:
+            sock.listen(BACKLOG)
+        except OSError:
+            sock.close()
+            raise
         self._sock.setblocking(False)
         self._accepted = accepted
         self._waker, self._wake = socket.socketpair()

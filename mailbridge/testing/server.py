@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 
 from mailbridge.testing.expectations import Expectations
 from mailbridge.testing.faults import Fault, FaultPlan
-from mailbridge.testing.listener import Listener, Path, listening_socket, server_context
+from mailbridge.testing.listener import Listener, Path, bound_socket, server_context
 from mailbridge.testing.options import DEFAULT_KEYWORDS, Behaviour, Replies
 from mailbridge.testing.records import Connection, Journal, ReceivedMessage
 from mailbridge.testing.responder import Speaker
@@ -118,6 +118,7 @@ class ScriptedServer(Expectations):
         self.ca_file: Path | None = certfile
         self._journal = Journal(unsettled=len(self._dialogues))
         self._listener: Listener | None = None
+        self._reserved: socket.socket | None = None
         self._lock = threading.Lock()
         self._live: dict[threading.Thread, Channel] = {}
 
@@ -127,7 +128,8 @@ class ScriptedServer(Expectations):
         """Listen and accept."""
         if self._journal.stop.is_set():
             raise RuntimeError("a closed server cannot be started again")
-        bound = listening_socket(self.address)
+        bound = self._reserved or bound_socket(self.address)
+        self._reserved = None
         if self._unix_path is None:
             self._port = bound.getsockname()[1]
         self._listener = Listener(bound, self._accepted)
@@ -138,6 +140,8 @@ class ScriptedServer(Expectations):
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+            if self._unix_path is None and not self._journal.stop.is_set():
+                self._reserved = bound_socket(self.address)  # else another process might get the port
         if self._unix_path is not None and os.path.exists(self._unix_path):
             os.unlink(self._unix_path)
 
@@ -147,8 +151,11 @@ class ScriptedServer(Expectations):
 
     def close(self) -> None:
         """End the listener and every connection, and join their threads. May be called twice."""
-        self.refuse()
         self._journal.stop.set()
+        self.refuse()
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
         with self._lock:
             live = dict(self._live)
         for channel in live.values():

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from mailbridge.testing.listener import Listener, listening_socket, server_context
+from mailbridge.testing.listener import Listener, bound_socket, server_context
 from tests.servers.certificates import Identity
 from tests.servers.process import LOOPBACK
 from tests.servers.proxy_dialogues import (
@@ -88,7 +88,7 @@ class ScriptedProxy:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._live: dict[threading.Thread, list[socket.socket]] = {}
-        bound = listening_socket((LOOPBACK, 0))
+        bound = bound_socket((LOOPBACK, 0))
         self.host, self.port = LOOPBACK, int(bound.getsockname()[1])
         self._listener: Listener | None = Listener(bound, self._accepted)
 

@@ -145,6 +145,18 @@ def test_the_end_is_quick_whatever_happens(fault: Fault, certificate: Certificat
         server.start()
 
 
+def test_nobody_else_gets_the_port_meanwhile() -> None:
+    with ScriptedServer() as server:
+        server.refuse()
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", server.port))
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.port))
+        server.resume()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", server.port))
+
+
 def test_refuse_and_resume(dial: Dial) -> None:
     with ScriptedServer() as server:
         client = dial(server).greet()
