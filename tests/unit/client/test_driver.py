@@ -67,6 +67,32 @@ def test_end_of_file_and_a_reset_are_no_bytes(pair: Pair) -> None:
     assert driver.run(one(Transfer(b"NOOP\r\n", (), "noop", "command", True)), NEVER) == b""
 
 
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"", None),
+        (b"\r\n", None),
+        (b"421 4.4.2 idle\r\n", "the server said '421 4.4.2 idle'"),
+        (b"250 ok\r\n", "the server said '250 ok'"),
+        (b"\xff", "the server said '\ufffd'"),
+    ],
+)
+def test_whether_an_idle_connection_can_be_used_again(pair: Pair, said: bytes, reason: str | None) -> None:
+    driver, server = pair
+    server.sendall(said)
+    assert driver.unusable_reason() == reason
+
+
+def test_a_connection_that_ended_or_is_out_of_step_can_not_be_used_again(pair: Pair) -> None:
+    driver, server = pair
+    server.close()
+    assert driver.unusable_reason() == "closed by the server"
+    driver.wire.call(commands.NOOP)
+    assert driver.unusable_reason() == "out of step"
+    driver.hang_up()
+    assert driver.unusable_reason() == "closed"
+
+
 def test_what_the_server_said_before_it_hung_up_is_read_although_writing_fails(pair: Pair) -> None:
     driver, server = pair
     server.sendall(b"421 bye\r\n")
