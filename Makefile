@@ -1,7 +1,7 @@
 # Each target makes its own environment where there is none; nothing but Python (3.11 or newer) and make has to be there.
 #   make demo    send mail through Django and Flask to a server on loopback
 #   make quick   the unit tests on this Python, in under a minute
-#   make test    lint, then the whole suite on every Python and Django that can be found here
+#   make test    lint and the whole suite; what depends on them on every Python and Django found here
 #   make lint    ruff and mypy
 #   make bench   round trips and throughput beside other clients
 #   make venv    only the environment, in .venv
