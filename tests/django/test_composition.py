@@ -14,7 +14,7 @@ from mailbridge.testing import ScriptedServer
 from mailbridge_django.compat import MailerMisconfigured
 from mailbridge_django.handler import mailers
 from tests.django.conftest import Use
-from tests.unit.rendering.dkim_things import DOMAIN, ed25519_key, judgements, rsa_key
+from tests.unit.rendering.dkim_keys import DOMAIN, ed25519_key, judgements, rsa_key
 
 SENDER = f"a@{DOMAIN}"
 DEFAULTS: dict[str, Any] = {

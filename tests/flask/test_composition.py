@@ -15,7 +15,7 @@ from mailbridge import Message as CoreMessage
 from mailbridge.testing import ScriptedServer
 from mailbridge_flask import Mail, Message
 from tests.flask.apps import RECIPIENT, SENDER, app_for, parsed
-from tests.unit.rendering.dkim_things import ed25519_key, judgements, rsa_key
+from tests.unit.rendering.dkim_keys import ed25519_key, judgements, rsa_key
 
 DOMAIN = SENDER.partition("@")[2]
 DEFAULTS: dict[str, Any] = {

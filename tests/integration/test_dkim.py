@@ -15,7 +15,7 @@ from tests.integration.conftest import StartMailer
 from tests.integration.mails import INBOX
 from tests.servers.exim import Exim
 from tests.servers.postfix import Postfix
-from tests.unit.rendering.dkim_things import DOMAIN, ed25519_key, judgements, rsa_key
+from tests.unit.rendering.dkim_keys import DOMAIN, ed25519_key, judgements, rsa_key
 
 pytestmark = [pytest.mark.needs("dkim"), pytest.mark.needs("nacl")]
 

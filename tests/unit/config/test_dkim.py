@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from mailbridge import ConfigurationError, Secret, SMTPConfig
 from mailbridge.config.dkim import DKIMOptions
-from tests.unit.rendering.dkim_things import DOMAIN, ed25519_key, pem_of, rsa_key
+from tests.unit.rendering.dkim_keys import DOMAIN, ed25519_key, pem_of, rsa_key
 
 pytestmark = [pytest.mark.needs("dkim"), pytest.mark.needs("nacl")]
 

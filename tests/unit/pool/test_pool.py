@@ -12,7 +12,7 @@ from mailbridge.config.groups import PoolOptions
 from mailbridge.deadline import NEVER, Deadline
 from mailbridge.errors import DeadlineExceeded, PoolClosed, PoolTimeout
 from mailbridge.pool import Lease, Pool
-from tests.unit.pool.pool_things import PATIENCE, Borrower, FakeClock, Thing, World, pool_of, queue_one
+from tests.unit.pool.fakes import PATIENCE, Borrower, FakeClock, Thing, World, pool_of, queue_one
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from mailbridge.errors import DeadlineExceeded, InvalidMessage, PoolTimeout
 from mailbridge.message.priority import lane_of
 from mailbridge.pool import Lease, Pool
 from mailbridge.pool.sizing import GROW_SECONDS, Size
-from tests.unit.pool.pool_things import Borrower, FakeClock, Thing, World, pool_of, queue_one
+from tests.unit.pool.fakes import Borrower, FakeClock, Thing, World, pool_of, queue_one
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from mailbridge import Envelope, FileContent, InvalidMessage, Message, Rendered,
 from mailbridge.rendering import dkim
 from mailbridge.rendering.dkim import signed
 from mailbridge.rendering.prepare import prepared
-from tests.unit.rendering.dkim_things import DOMAIN, ed25519_key, judgements, rsa_key
+from tests.unit.rendering.dkim_keys import DOMAIN, ed25519_key, judgements, rsa_key
 
 pytestmark = [pytest.mark.needs("dkim"), pytest.mark.needs("nacl")]
 

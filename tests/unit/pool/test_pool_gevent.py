@@ -23,7 +23,7 @@ from mailbridge.errors import PoolTimeout
 from mailbridge.deadline import Deadline
 from mailbridge.config.groups import PoolOptions
 from mailbridge.pool import Pool
-from tests.unit.pool.pool_things import World
+from tests.unit.pool.fakes import World
 
 assert monkey.is_module_patched("threading")
 

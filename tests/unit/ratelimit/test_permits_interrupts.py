@@ -1,6 +1,6 @@
 """An interrupt before any line of a turn leaves nobody in line and nothing on its way for ever.
 
-As with the pool (tests/unit/pool/test_interrupts.py): again and again, one line later each time.
+As with the pool (tests/unit/pool/test_pool_interrupts.py): again and again, one line later each time.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from mailbridge.deadline import Deadline
 from mailbridge.errors import DeadlineExceeded, PoolClosed
 from mailbridge.pool import Lease
-from tests.unit.pool.pool_things import Borrower, FakeClock, Thing, World, pool_of, queue_one
+from tests.unit.pool.fakes import Borrower, FakeClock, Thing, World, pool_of, queue_one
 
 MAX_IDLE = 100.0
 MAX_LIFETIME = 250.0

@@ -18,7 +18,7 @@ from mailbridge.errors import PoolClosed
 from mailbridge.pool import Lease, Pool
 from mailbridge.pool.ledger import Claim
 from tests.interrupter import Interrupt, Interrupter
-from tests.unit.pool.pool_things import PATIENCE, Borrower, FakeClock, Thing, World, pool_of, queue_one
+from tests.unit.pool.fakes import PATIENCE, Borrower, FakeClock, Thing, World, pool_of, queue_one
 
 FOLDER = str(Path(next(iter(mailbridge.pool.__path__))))
 

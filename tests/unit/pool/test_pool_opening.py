@@ -11,7 +11,7 @@ from mailbridge.deadline import Deadline
 from mailbridge.errors import DeadlineExceeded, PoolTimeout
 from mailbridge.pool import Pool
 from mailbridge.pool.sizing import GROW_SECONDS, Size
-from tests.unit.pool.pool_things import PATIENCE, Borrower, FakeClock, Thing, World, queue_one
+from tests.unit.pool.fakes import PATIENCE, Borrower, FakeClock, Thing, World, queue_one
 
 
 class Down(Exception):
