@@ -85,7 +85,6 @@ class Policy:
                     self._log_failure(error, began)
                     raise
                 await Release()
-                self.failure = None
                 self._log.attempt_failed(error, self._attempt, pause)
                 await Pause(pause)
                 self._attempt += 1
@@ -101,7 +100,7 @@ class Policy:
         except MailbridgeError as error:
             error.attempts = self._attempts.others_than(error)
             raise
-        return not held.reused
+        return held.uses == 1
 
     # ---- which server
 
@@ -162,7 +161,7 @@ class Policy:
             return await self._once(limit, candidate, fresh=False)
         except MailbridgeError as error:
             used = self._used
-            if used is None or not (used.reused or used.uses > 1) or not is_stale(error):
+            if used is None or used.uses == 1 or not is_stale(error):
                 raise
             self._log.session_replaced(error, used.connection.id)
         await Release("stale")
@@ -189,7 +188,6 @@ class Policy:
             held = await self._borrow(limit, candidate, fresh=fresh)
             if await TakePermit(permit, limit):
                 return held
-            await Release()
 
     async def _borrow(self, limit: Deadline, candidate: Candidate, *, fresh: bool = False) -> Held:
         held = self.lease

@@ -186,6 +186,12 @@ def test_connect_opens_or_finds_a_session() -> None:
         assert len(server.connections) == 1
 
 
+def test_a_session_that_holds_a_connection_need_not_open_one() -> None:
+    with ScriptedServer() as server, mailer_to(server) as mailer, mailer.session() as session:
+        assert [session.connect(), session.connect()] == [True, False]
+        assert len(server.connections) == 1
+
+
 def test_refused_recipients_are_told_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     replies = {"gone@y.example": "550 5.1.1 nobody"}
     caplog.set_level(logging.WARNING, "mailbridge")
