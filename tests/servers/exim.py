@@ -197,7 +197,10 @@ class Exim:
         self._program.stop()
 
     def _read_log(self) -> str:
-        return self._log_file.read_text(errors="replace")
+        try:
+            return self._log_file.read_text(errors="replace")
+        except FileNotFoundError:  # it listens before it writes its first line
+            return ""
 
 
 def require_proxy_support(program: Path) -> None:
