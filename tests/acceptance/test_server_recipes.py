@@ -104,7 +104,7 @@ def test_every_option_is_in_the_table() -> None:
 
 
 def test_everything_on_a_session_is_in_the_table() -> None:
-    section = TEXT.split("\n## What a session tells\n")[1].split("\n## ")[0]
+    section = TEXT.split("\n## Attributes of a session\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
     told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert told == {field.name for field in fields(Session)}
