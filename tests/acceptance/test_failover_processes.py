@@ -161,15 +161,15 @@ def test_many_threads_while_the_first_server_comes_and_goes() -> None:
 
         def work() -> None:
             while True:
-                with lock:
+                with lock:  # which also keeps the server's comings and goings in their order
                     number = next(numbers, None)
-                if number is None:
-                    return
-                if number % 60 == 20:
-                    both.first.refuse()
-                if number % 60 == 50:
-                    both.first.resume()
-                    clock.ahead += 400
+                    if number is None:
+                        return
+                    if number % 60 == 20:
+                        both.first.refuse()
+                    if number % 60 == 50:
+                        both.first.resume()
+                        clock.ahead += 400
                 results[number] = both.send(number)
 
         in_threads([work] * 8)
