@@ -293,22 +293,6 @@ def test_a_session_that_ends_while_idle_is_replaced_unseen(how: str, leased: boo
         assert server.connections[0].verbs == ("EHLO", "MAIL", "RCPT", "DATA")
 
 
-def test_451_4_4_2_to_mail_on_a_session_that_was_idle() -> None:
-    fault = Fault("mail", "reply", reply="451 4.4.2 Timeout waiting for data from client.", occurrence=2)
-    with ScriptedServer(faults=[fault]) as server, mailer_for(server) as mailer:
-        send(mailer, 1)
-        result = send(mailer, 2)
-        assert (result.attempts, result.connection_reused) == (1, False)
-        assert committed(server) == {1: 1, 2: 1}
-
-
-def test_451_4_4_2_on_a_new_session_is_told() -> None:
-    fault = Fault("mail", "reply", reply="451 4.4.2 Timeout waiting for data from client.")
-    with ScriptedServer(faults=[fault]) as server, mailer_for(server) as mailer:
-        assert isinstance(refused(mailer, 1), SenderRefused)
-        assert len(server.connections) == 1
-
-
 # ---- leaving
 
 QUIT_FAULTS: dict[str, dict[str, Any]] = {

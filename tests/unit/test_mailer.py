@@ -173,12 +173,6 @@ def test_without_a_pool_a_batch_keeps_its_connection() -> None:
         assert len(server.connections) == 1
 
 
-def test_a_worn_session_is_replaced_in_the_middle() -> None:
-    with ScriptedServer() as server, mailer_to(server, pool={"max_messages": 2}) as mailer:
-        mailer.send_many([email() for _ in range(5)])
-        assert [len([c for c in con.commands if c == b"DATA"]) for con in server.connections] == [2, 2, 1]
-
-
 def test_connect_opens_or_finds_a_session() -> None:
     with ScriptedServer() as server, mailer_to(server) as mailer:
         assert mailer.connect() is True
@@ -213,38 +207,6 @@ def test_retries_wait_longer_each_time_and_tell_the_attempts(caplog: pytest.LogC
     assert pauses == [10.0, 20.0]
     assert "Attempt 1 failed" in caplog.text
     assert all(record.levelno <= logging.WARNING for record in caplog.records)
-
-
-def test_the_last_error_carries_the_earlier_ones() -> None:
-    faults = [Fault("final", "reply", reply=f"45{n} later", occurrence=n, connection=None) for n in (1, 2)]
-    with (
-        ScriptedServer(faults=faults) as server,
-        mailer_to(server, sleep=lambda _: None, retry=2) as mailer,
-        pytest.raises(MessageRefused) as caught,
-    ):
-        mailer.send(email())
-    assert caught.value.smtp_code == 452
-    assert [error.smtp_code for error in caught.value.attempts] == [451]
-
-
-@pytest.mark.parametrize("reply", ["554 5.7.1 spam", "550 no"])
-def test_a_permanent_refusal_is_not_tried_again(reply: str) -> None:
-    def never(seconds: float) -> None:
-        pytest.fail(f"waited {seconds} s")
-
-    server = ScriptedServer(final_replies=reply)
-    with server, mailer_to(server, sleep=never, retry=5) as mailer, pytest.raises(MessageRefused):
-        mailer.send(email())
-
-
-def test_no_retry_begins_that_could_not_end_in_time() -> None:
-    def never(seconds: float) -> None:
-        pytest.fail(f"waited {seconds} s")
-
-    server = ScriptedServer(final_replies="451 later")
-    retry = {"attempts": 5, "first_delay": 10}
-    with server, mailer_to(server, sleep=never, retry=retry) as mailer, pytest.raises(MessageRefused):
-        mailer.send(email(), deadline=5)
 
 
 def test_the_deadline_bounds_waiting_for_a_session() -> None:

@@ -134,6 +134,9 @@ CASES = {
     "a new connection that is lost is not replaced": Case(
         servers=[["mail lost"]], told=["ConnectionLost mail_from"], opened=[1], taken=[0]
     ),
+    "nor is one that was idle for too long, in its own words": Case(
+        servers=[["mail 451 idle"]], told=["SenderRefused mail_from 451"], opened=[1], taken=[0]
+    ),
     "what may have been accepted is never sent again": Case(
         servers=[["taken", "final lost"]],
         told=["server 1 attempt 1", "ConnectionLost final unknown"],

@@ -97,6 +97,7 @@ class SingleThreaded:
         self.taken_by = dict.fromkeys(self.events, 0)
         self.lease: FakeLease | None = None
         self.granted: Permit | None = None
+        self.queue_seconds = 0.0  # what a caller is said to have waited for a connection of the pool
 
     @contextmanager
     def session(self) -> Iterator[Policy]:
@@ -160,7 +161,7 @@ class SingleThreaded:
         key = id(upstream)
         if self.idle[key] and not step.fresh:
             lease = self.idle[key].pop()
-            return FakeLease(lease.connection, upstream, lease.uses + 1)
+            return FakeLease(lease.connection, upstream, lease.uses + 1, waited=self.queue_seconds)
         if (why := upstream.breaker.hold()) is not None:
             raise copy(why)
         upstream.login_breaker.check()

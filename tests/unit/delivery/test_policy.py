@@ -37,6 +37,14 @@ def test_slow_servers(name: str) -> None:
         assert driver.clock() - began == seconds
 
 
+def test_the_time_in_the_queue_is_that_for_the_rate_and_that_for_a_connection() -> None:
+    with ExitStack() as stack:
+        driver = SingleThreaded(Case(servers=[[]], told=[], opened=[], taken=[], rate=3.0), stack)
+        driver.send(None)
+        driver.queue_seconds = 0.5
+        assert driver.send(None).timings["queue"] == 3.5
+
+
 # ---- interrupts: KeyboardInterrupt, SystemExit and what kills a greenlet
 
 # The second message meets every step there is: a stale connection, a failover, a retry, a wait for the rate.
@@ -89,10 +97,11 @@ def test_an_interrupt_ends_the_send_and_nothing_is_kept(
         with ExitStack() as stack, monkeypatch.context() as patch:
             under = DRIVERS[driver](EVENTFUL, stack)
             steps = Interrupted(under, patch)
-            under.send(None)
-            steps.arm(at, is_after=is_after)
             try:
-                under.send(None)
+                with under.session() as session:
+                    under.send(None, session)  # type: ignore[arg-type]  # each driver has its own
+                    steps.arm(at, is_after=is_after)
+                    under.send(None, session)  # type: ignore[arg-type]
             except Interrupt as interrupt:
                 doubts.append(bool(getattr(interrupt, "outcome_unknown", False)))
                 assert steps.seen == at
